@@ -1,0 +1,405 @@
+"""A small modern GPT: RMSNorm, rotary positions, SwiGLU, grouped-query attention, sliding window.
+
+Letters, here and everywhere in this project:
+
+    B rows · T tokens in this call · P virtual tokens · S keys seen · C n_embd · H query heads
+    Hkv key/value heads · G = H / Hkv · D head_dim · L layers · V vocabulary
+    W window: how many keys a query may see, itself included
+
+`-1` means "nothing here": an input id of -1 is an empty slot, a target of -1 is not scored, a
+position of -1 is never attended. Positions count the slots that are not empty, so right padding,
+left padding, ragged prompts and a text behind a short prompt are one case, and one rule says what
+a query sees:
+
+    a real key           k_pos >= 0
+    not in the future    k_pos <= q_pos
+    near enough          k_pos > q_pos - W    or    k_pos < pinned
+
+What comes before the text is a `Past`: the cache while generating, a learned prompt after one pass
+through the model, a learned prefix as it is. Module names and the rotary layout are those of
+Hugging Face's LlamaForCausalLM.
+"""
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+@dataclass
+class GPTConfig:
+    """The shape of the model. Raises ValueError, with the value and the fix, for one that fails."""
+
+    vocab_size: int
+    block_size: int  # the most positions a row may have, virtual tokens included
+    n_layer: int
+    n_head: int
+    n_embd: int
+    n_kv_head: int | None = None  # None: n_head
+    head_dim: int | None = None  # None: n_embd / n_head
+    n_hidden: int | None = None  # width of the MLP; None: 8/3 n_embd, up to a multiple of 32
+    window: int | None = None  # keys that a query sees, itself included; None: all
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if type(value) is int and value < 1:
+                raise ValueError(f"{name}={value}: give at least 1")
+        if self.head_dim is None and self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}: "
+                             "change one of them, or set head_dim")
+        self.head_dim = self.head_dim or self.n_embd // self.n_head
+        self.n_kv_head = self.n_kv_head or self.n_head
+        self.n_hidden = self.n_hidden or -(-8 * self.n_embd // 96) * 32
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim}: rotary positions need an even number")
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f"n_head={self.n_head} is not a multiple of n_kv_head="
+                             f"{self.n_kv_head}: each key/value head serves equally many queries")
+
+
+@dataclass
+class Past:
+    """What comes before the text: for each layer keys and values, and their positions.
+
+    keys[l], values[l]  (B, Hkv, S, D), keys already rotated to their positions
+    positions           (B, S), -1 where a slot is empty; the others count up from 0 in each row
+    pinned              (B,), so many leading positions stay visible whatever the window; an int
+                        stands for the same number in every row
+    """
+
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    positions: torch.Tensor
+    pinned: torch.Tensor | int = 0
+
+    def __post_init__(self):
+        if not torch.is_tensor(self.pinned):
+            self.pinned = self.positions.new_full((len(self.positions),), self.pinned)  # (B,)
+
+    @property
+    def length(self) -> torch.Tensor:
+        """How many slots are not empty, which is also the next position, (B,)."""
+        return (self.positions >= 0).sum(1)  # (B,)
+
+    def rows(self, index) -> "Past":
+        """The rows that the int tensor `index` (B,) names, repeats allowed: a Past of B rows."""
+        keys, values = ([x[index] for x in states] for states in (self.keys, self.values))
+        return Past(keys, values, self.positions[index], self.pinned[index])
+
+    def expand(self, B: int) -> "Past":
+        """One row shown B times without a copy; a Past of B rows is returned as it is."""
+        if len(self.positions) == B:
+            return self
+        if len(self.positions) != 1:
+            raise ValueError(f"a past of {len(self.positions)} rows before {B} rows of text: give "
+                             "one row, or as many as there are texts")
+        keys, values = ([x.expand(B, -1, -1, -1) for x in s] for s in (self.keys, self.values))
+        return Past(keys, values, self.positions.expand(B, -1), self.pinned.expand(B))
+
+
+def visible(q_pos, k_pos, pinned, window=None):
+    """The one rule. q_pos (B, T), k_pos (B, S), pinned (B,) -> True where a key is seen."""
+    q, k = q_pos[:, :, None], k_pos[:, None, :]  # (B, T, 1), (B, 1, S)
+    see = (k >= 0) & (k <= q)  # (B, T, S)
+    if window is not None:
+        see &= (k > q - window) | (k < pinned[:, None, None])
+    return see  # (B, T, S)
+
+
+def blocks(q_pos, k_pos, pinned, window):
+    """Cut T queries into N blocks of R <= W, and find the few keys that each block can need.
+
+    A window as a mask over all keys saves nothing: T * S scores are computed and most thrown away.
+    But R queries need no more than the pinned keys and the W + R - 1 up to their own end. So
+    blocks become rows of a bigger batch, and the cost grows linearly in T.
+
+    Returns slots (B, N, K), the keys that a block takes; their positions (B N, K); the queries'
+    own (B N, R). A key is in a block once at most, so the one rule holds there as it stands.
+    """
+    (B, T), S, device = q_pos.shape, k_pos.shape[1], q_pos.device
+    R, M = min(window, T), int(pinned.max())
+    N = -(-T // R)
+    q_pos = F.pad(q_pos, (0, N * R - T), value=-1).view(B, N, R)  # (B, N, R)
+    # Empty slots may lie between a row's tokens, so look keys up by position, not by slot.
+    slot = k_pos.masked_fill(k_pos < 0, S).argsort(1)  # (B, S): the slot of each position
+    first = q_pos.masked_fill(q_pos < 0, S).amin(2, keepdim=True)  # (B, N, 1)
+    near = first + torch.arange(1 - window, R, device=device)  # (B, N, W + R - 1)
+    near = near.masked_fill(near < M, -1)  # the first M keys come along anyway
+    want = torch.cat((torch.arange(M, device=device).expand(B, N, M), near), 2)  # (B, N, K)
+    want = want.masked_fill(want >= (k_pos >= 0).sum(1)[:, None, None], -1)
+    slots = slot.gather(1, want.clamp(min=0).flatten(1)).view(want.shape)  # (B, N, K)
+    return slots, want.flatten(0, 1), q_pos.flatten(0, 1)
+
+
+def sight(q_pos, k_pos, pinned, config, dtype):
+    """What attention needs to know in every layer, worked out once per call: (mask, slots).
+
+    mask (B, 1, G T, S) is added to the scores, the G heads of a group one after another; slots is
+    None, or which keys each block of queries takes. (None, None) is plain causal attention.
+    """
+    (_, T), S, W = q_pos.shape, k_pos.shape[1], config.window
+    if S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
+        return None, None
+    slots = None
+    if W is not None and S > 2 * (int(pinned.max()) + W + min(W, T)):
+        slots, k_pos, q_pos = blocks(q_pos, k_pos, pinned, W)
+        pinned = pinned.repeat_interleave(slots.shape[1])  # (B N,)
+    # An empty slot has nothing to see, and a softmax over nothing is NaN. So it sees everything:
+    # that is finite, and since nobody attends to it or scores it, it changes nothing.
+    see = visible(q_pos, k_pos, pinned, W) | (q_pos < 0)[:, :, None]
+    mask = torch.zeros(see.shape, dtype=dtype, device=see.device).masked_fill(~see, -torch.inf)
+    return mask.repeat(1, config.n_head // config.n_kv_head, 1)[:, None], slots  # (B, 1, G T, S)
+
+
+def attention(q, k, v, mask=None, slots=None):
+    """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) -> (B, H, T, D).
+
+    Query heads j G to j G + G - 1 share key/value head j. With these G heads laid one after
+    another along T it is an ordinary attention with Hkv heads: no key or value is copied.
+    """
+    (B, H, T, D), Hkv = q.shape, k.shape[1]
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=H != Hkv)
+    if slots is not None:
+        N, R = slots.shape[1], mask.shape[2] * Hkv // H
+        q = F.pad(q, (0, 0, 0, N * R - T)).view(B, H, N, R, D)  # (B, H, N, R, D)
+        q = q.transpose(1, 2).flatten(0, 1)  # (B N, H, R, D)
+        k, v = take(k, slots), take(v, slots)  # (B N, Hkv, K, D)
+    folded = q.reshape(len(q), Hkv, -1, D)  # (B, Hkv, G T, D)
+    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask).reshape(q.shape)  # like q
+    if slots is not None:
+        out = out.view(B, N, H, R, D).transpose(1, 2)  # (B, H, N, R, D)
+        out = out.reshape(B, H, N * R, D)[:, :, :T]  # (B, H, T, D)
+    return out
+
+
+def take(x, slots):
+    """The states x (B, Hkv, S, D) of the slots (B, N, K) -> (B N, Hkv, K, D)."""
+    B, Hkv, S, D = x.shape
+    flat = slots + torch.arange(B, device=x.device)[:, None, None] * S  # (B, N, K)
+    x = x.transpose(1, 2).reshape(B * S, Hkv * D)[flat.flatten()]  # (B N K, Hkv D)
+    return x.view(-1, slots.shape[2], Hkv, D).transpose(1, 2)  # (B N, Hkv, K, D)
+
+
+def rotate(x, cos, sin):
+    """Turn each pair (x_i, x_{i + D/2}) by its angle: x (B, H, T, D), cos, sin (B, 1, T, D/2)."""
+    a, b = x.chunk(2, -1)  # (B, H, T, D/2) twice
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)  # (B, H, T, D)
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        C, H, Hkv, D = config.n_embd, config.n_head, config.n_kv_head, config.head_dim
+        self.head_dim = D
+        self.q_proj = nn.Linear(C, H * D, bias=False)
+        self.k_proj = nn.Linear(C, Hkv * D, bias=False)
+        self.v_proj = nn.Linear(C, Hkv * D, bias=False)
+        self.o_proj = nn.Linear(H * D, C, bias=False)
+
+    def forward(self, x, rotary, see, past):
+        """x (B, T, C), and this layer's (keys, values) of the past or None -> out, keys, values."""
+        heads = (*x.shape[:2], -1, self.head_dim)
+        q = rotate(self.q_proj(x).view(heads).transpose(1, 2), *rotary)  # (B, H, T, D)
+        k = rotate(self.k_proj(x).view(heads).transpose(1, 2), *rotary)  # (B, Hkv, T, D)
+        v = self.v_proj(x).view(heads).transpose(1, 2)  # (B, Hkv, T, D)
+        if past is not None:
+            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)  # (B, Hkv, S, D)
+        out = attention(q, k, v, *see)  # (B, H, T, D)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), k, v  # (B, T, C)
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.n_embd, config.n_hidden, bias=False)
+        self.up_proj = nn.Linear(config.n_embd, config.n_hidden, bias=False)
+        self.down_proj = nn.Linear(config.n_hidden, config.n_embd, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # (B, T, C)
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x, rotary, see, past):
+        out, k, v = self.self_attn(self.input_layernorm(x), rotary, see, past)
+        x = x + out
+        return x + self.mlp(self.post_attention_layernorm(x)), k, v
+
+
+class GPT(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.facts = {}  # plain values saved with the weights: the tokenizer, how it was trained
+        self.model = nn.ModuleDict({
+            "embed_tokens": nn.Embedding(config.vocab_size, config.n_embd),
+            "layers": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+            "norm": nn.RMSNorm(config.n_embd, config.norm_eps),
+        })
+        if not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:  # what is added to the residual stream starts smaller, as in GPT-2
+                added = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(p, std=0.02 / (2 * config.n_layer) ** 0.5 if added else 0.02)
+
+    @property
+    def device(self):
+        return self.model.embed_tokens.weight.device
+
+    def hidden(self, idx=None, past=None, *, embeds=None):
+        """The last layer's normed states (B, T, C), and the past with this call's slots added."""
+        if embeds is None:
+            embeds = self.model.embed_tokens(idx.clamp(min=0))  # (B, T, C)
+        (B, T, _), device, limit = embeds.shape, embeds.device, self.config.block_size
+        real = torch.ones(B, T, device=device) if idx is None else idx >= 0
+        if past is None:
+            past = Past([None] * self.config.n_layer, [], real.new_zeros(B, 0, dtype=torch.long))
+        past = past.expand(B)
+        q_pos = real.cumsum(1).long() - 1 + past.length[:, None]  # (B, T)
+        q_pos = q_pos.masked_fill(real == 0, -1)
+        k_pos = torch.cat((past.positions, q_pos), 1)  # (B, S)
+        if k_pos.shape[1] > limit and int(k_pos.max()) >= limit:  # look only where it can happen
+            raise ValueError(f"{int(k_pos.max()) + 1} positions do not fit into block_size={limit}:"
+                             " shorten the text or the soft prompt")
+        see = sight(q_pos, k_pos, past.pinned, self.config, embeds.dtype)
+        # Angles in float32 and made anew: in half precision, far positions would blur together.
+        pairs = torch.arange(self.config.head_dim // 2, device=device)  # (D/2,)
+        angles = self.config.rope_base ** (-2 * pairs / self.config.head_dim)  # (D/2,)
+        angles = q_pos[:, None, :, None] * angles  # (B, 1, T, D/2)
+        rotary = angles.cos().to(embeds.dtype), angles.sin().to(embeds.dtype)
+
+        h, keys, values = embeds, [], []
+        for i, block in enumerate(self.model.layers):
+            h, k, v = block(h, rotary, see, (past.keys[i], past.values[i]) if past.values else None)
+            keys.append(k)
+            values.append(v)
+        return self.model.norm(h), Past(keys, values, k_pos, past.pinned)  # (B, T, C)
+
+    def unembed(self, h):
+        """Hidden states (..., C) -> logits (..., V)."""
+        head = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
+        return F.linear(h, head.weight)  # (..., V)
+
+    def forward(self, idx=None, past=None, *, embeds=None):
+        """idx (B, T), -1 in empty slots -> logits (B, T, V), and the past with these slots added.
+
+        `embeds` (B, T, C) take the place of the ids' embeddings; `idx` then only says which slots
+        are empty, and may be left out. `past` has B rows, or one that all rows share.
+        Raises ValueError where the positions do not fit into block_size.
+        """
+        h, past = self.hidden(idx, past, embeds=embeds)
+        return self.unembed(h), past
+
+    def scored(self, idx, targets, past=None):
+        """The logits where targets >= 0, (n, V), in the order of targets[targets >= 0].
+
+        The vocabulary is the widest layer of a small model, and few positions are scored.
+        """
+        return self.unembed(self.hidden(idx, past)[0][targets >= 0])  # (n, V)
+
+    def loss(self, idx, targets, past=None):
+        """Mean cross-entropy in nats where targets >= 0; targets[b, t] follows idx[b, t]."""
+        return F.cross_entropy(self.scored(idx, targets, past).float(), targets[targets >= 0])
+
+    @torch.inference_mode()
+    def generate(self, rows, max_new_tokens, past=None, temperature=0.0, top_k=None, stop=None,
+                 generator=None) -> list[list[int]]:
+        """Continue rows of ids of any lengths: the new ids of each, up to `stop` and without it.
+
+        One prefill, then one cached step per token. temperature 0 is greedy; otherwise ids are
+        drawn from softmax(logits / temperature), from the `top_k` likeliest where that is given.
+        Raises ValueError for an empty row, or where block_size is too small.
+        """
+        if not rows or min(map(len, rows)) == 0:
+            raise ValueError("generate continues rows of at least one id each")
+        T, before = max(map(len, rows)), 0 if past is None else int(past.length.max())
+        if before + T + max_new_tokens > self.config.block_size:
+            raise ValueError(f"{before} virtual tokens + {T} of text + {max_new_tokens} new do not "
+                             f"fit into block_size={self.config.block_size}")
+        # Empty slots on the left, so that the last column holds every row's last token.
+        idx = torch.tensor([[-1] * (T - len(r)) + list(r) for r in rows], device=self.device)
+        done, new = torch.zeros_like(idx[:, 0], dtype=torch.bool), []
+        while len(new) < max_new_tokens and not done.all():
+            h, past = self.hidden(idx, past)
+            logits = self.unembed(h[:, -1]).float()  # (B, V)
+            if temperature == 0:
+                idx = logits.argmax(1)  # (B,)
+            else:
+                if top_k is not None:
+                    least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]  # (B, 1)
+                    logits = logits.masked_fill(logits < least, -torch.inf)
+                chances = (logits / temperature).softmax(1)  # (B, V)
+                idx = torch.multinomial(chances, 1, generator=generator)[:, 0]  # (B,)
+            done |= idx == (-1 if stop is None else stop)
+            idx = idx.masked_fill(done, -1)[:, None]  # (B, 1): a finished row adds empty slots
+            new.append(idx)
+        return [[i for i in row if i >= 0] for row in torch.cat(new or [idx[:, :0]], 1).tolist()]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration and every weight as float32: the same on every device."""
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, p in sorted(self.state_dict().items()):
+            digest.update(name.encode() + p.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path, **facts):
+        """Write weights, configuration and facts; in bfloat16 where that changes no value."""
+        state = {name: p.detach().cpu() for name, p in self.state_dict().items()}
+        for name, p in state.items():
+            state[name] = p.bfloat16() if torch.equal(p.bfloat16().to(p.dtype), p) else p
+        facts = {**self.facts, **facts}
+        write(path, {"config": asdict(self.config), "facts": facts, "state": state})
+
+    @classmethod
+    def load(cls, path) -> "GPT":
+        """The saved model, in float32. Raises ValueError for a file that holds none."""
+        content = read(path, "a base model", ("config", "facts", "state"))
+        model = cls(GPTConfig(**content["config"]))
+        model.load_state_dict(content["state"])
+        model.facts = content["facts"]
+        return model
+
+
+def write(path, content):
+    """torch.save with a SHA-256 behind it, to a temporary file that then takes the name."""
+    buffer, part = io.BytesIO(), f"{path}.part"
+    torch.save(content, buffer)
+    with open(part, "wb") as file:
+        file.write(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
+    os.replace(part, path)
+
+
+def read(path, what, names):
+    """What `write` wrote, with these names in it; `what` it should be is for the message.
+
+    Raises ValueError for a file that is cut short, changed or of another kind. The checksum is
+    looked at first, and torch's weights-only reader runs nothing that a file contains.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        raise ValueError(f"{path} is damaged, or not a file of this project: copy or make it anew")
+    try:
+        content = torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
+    except Exception as problem:  # a right checksum over something that is not plain tensors
+        raise ValueError(f"{path} holds more than plain values, it is not read") from problem
+    if not isinstance(content, dict) or not content.keys() >= set(names):
+        raise ValueError(f"{path} does not hold {what}")
+    return content

@@ -1,0 +1,269 @@
+"""Soft prompts: learned vectors that steer a frozen language model.
+
+    prompt tuning (Lester et al. 2021, arXiv 2104.08691)   P learned embeddings
+    prefix tuning (Li & Liang 2021, arXiv 2101.00190)      P learned keys and values in every layer
+
+Both are ways to make a `Past`, what the model has seen before the text. Attention is causal: what
+the model computes at the virtual tokens never depends on the text behind them. So they run through
+the model once, as one row, and every row of text shares the result; that is exact, not a shortcut.
+The base is never wrapped or changed, and only the soft prompt's own parameters are trained:
+
+    soft = PromptTuning.start(model, initial_embeddings(model, 16, "text", ids))
+    optimizer = torch.optim.AdamW(soft.parameters(), lr=0.03)
+    model.loss(idx, targets, soft.past(model)).backward()
+
+Letters and the rule for what is visible stand at the top of model.py.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from model import Past, read, write
+
+INITIALIZATIONS = ("text", "vocab", "matched", "normal")
+
+
+def initial_embeddings(model, length, method, ids=None, generator=None) -> torch.Tensor:
+    """P = length vectors (P, C) to start from, float32, on the model's device.
+
+    "text"     the embeddings of `ids`, repeated or cut to P: what they say is where it starts
+    "vocab"    rows of the embedding table, drawn without replacement where there are enough
+    "matched"  Gaussian with the mean and standard deviation of each of the table's columns
+    "normal"   Gaussian with mean 0 and standard deviation 1, whatever the table's scale is
+
+    Random numbers come from `generator` (a CPU generator), so they are the same on every device.
+    Raises ValueError for an unknown method, a length with no room, missing or unknown ids.
+    """
+    table = model.model.embed_tokens.weight.detach().float().cpu()  # (V, C)
+    V, C = table.shape
+    if not 0 <= length < model.config.block_size:
+        raise ValueError(
+            f"{length} virtual tokens leave no room for text in block_size="
+            f"{model.config.block_size}: choose a length from 0 to {model.config.block_size - 1}"
+        )
+    if method == "text":
+        if ids is None or len(ids) == 0:
+            raise ValueError("initialization 'text' needs the ids of at least one token")
+        ids = torch.as_tensor(ids).cpu()
+        if int(ids.min()) < 0 or int(ids.max()) >= V:
+            raise ValueError(f"ids from {int(ids.min())} to {int(ids.max())}: the vocabulary has {V}")
+        start = table[ids.repeat(-(-length // len(ids)))[:length]]  # (P, C)
+    elif method == "vocab":
+        order = torch.randperm(V, generator=generator)  # (V,)
+        start = table[order.repeat(-(-length // V))[:length]]  # (P, C)
+    elif method == "matched":
+        start = table.mean(0) + table.std(0) * torch.randn(length, C, generator=generator)  # (P, C)
+    elif method == "normal":
+        start = torch.randn(length, C, generator=generator)  # (P, C)
+    else:
+        raise ValueError(f"unknown initialization {method!r}: choose {', '.join(INITIALIZATIONS)}")
+    return start.to(model.device)
+
+
+class PromptTuning(nn.Module):
+    """P learned vectors in the place of P token embeddings: one parameter, (P, C)."""
+
+    kind = "prompt"
+
+    def __init__(self, embeddings):
+        super().__init__()
+        self.embeddings = nn.Parameter(embeddings.detach().clone())  # (P, C)
+        self.facts = {}
+
+    @classmethod
+    def start(cls, model, embeddings):
+        return cls(embeddings)
+
+    def past(self, model, pinned=None) -> Past:
+        return prefill([self], model, pinned)
+
+
+class PrefixTuning(nn.Module):
+    """P learned keys (already rotated) and values in every layer: two parameters, (L, Hkv, P, D)."""
+
+    kind = "prefix"
+
+    def __init__(self, keys, values):
+        super().__init__()
+        self.keys = nn.Parameter(keys.detach().clone())  # (L, Hkv, P, D)
+        self.values = nn.Parameter(values.detach().clone())  # (L, Hkv, P, D)
+        self.facts = {}
+
+    @classmethod
+    def start(cls, model, embeddings, pinned=None):
+        """The prefix that these embeddings leave behind as a prompt: at step 0 the two are equal."""
+        with torch.no_grad():
+            past = prefill([PromptTuning(embeddings)], model, pinned)
+        return cls(torch.cat(past.keys).float(), torch.cat(past.values).float())
+
+    def states(self):
+        return self.keys, self.values
+
+    def past(self, model, pinned=None) -> Past:
+        return prefill([self], model, pinned)
+
+
+class PrefixMLP(nn.Module):
+    """Prefix tuning through an MLP (Li & Liang 2021, section 4.3), which `fold` throws away.
+
+    P learned inputs (P, C) go through tanh(inputs W1) W2 and are added to the starting prefix. W2
+    starts at zero: at step 0 this is the plain prefix. Trained this way, all layers' keys and
+    values share W1 and W2; served, it is a PrefixTuning like any other.
+    """
+
+    kind = "prefix"
+
+    def __init__(self, keys, values, inputs, width=512):
+        super().__init__()
+        self.register_buffer("start_states", torch.stack((keys, values)).detach().clone())
+        self.inputs = nn.Parameter(inputs.detach().clone())  # (P, C)
+        self.up = nn.Linear(inputs.shape[1], width)
+        self.down = nn.Linear(width, 2 * keys.shape[0] * keys.shape[1] * keys.shape[3])
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+        self.facts = {}
+
+    @classmethod
+    def start(cls, model, embeddings, pinned=None, width=512):
+        prefix = PrefixTuning.start(model, embeddings, pinned)
+        return cls(prefix.keys, prefix.values, embeddings, width).to(model.device)
+
+    def states(self):
+        _, L, Hkv, P, D = self.start_states.shape
+        moved = self.down(torch.tanh(self.up(self.inputs)))  # (P, 2 L Hkv D)
+        moved = moved.view(P, 2, L, Hkv, D).permute(1, 2, 3, 0, 4)  # (2, L, Hkv, P, D)
+        return (self.start_states + moved).unbind(0)  # (L, Hkv, P, D) twice
+
+    def fold(self) -> PrefixTuning:
+        return PrefixTuning(*self.states())
+
+    def past(self, model, pinned=None) -> Past:
+        return prefill([self], model, pinned)
+
+
+def prefill(softs, model, pinned=None) -> Past:
+    """The pasts of many soft prompts as one, a row each; differentiable in all of them.
+
+    All prompts go through the model in one padded pass. A row's own virtual tokens stay visible
+    whatever the window, or as many of them as `pinned` says (an int, or a list with one for each
+    row; None is all): 0 lets them slide out like text.
+    """
+    config, dtype = model.config, model.model.embed_tokens.weight.dtype
+    pinned = pinned if isinstance(pinned, list) else [pinned] * len(softs)
+    pins = [length_of(soft) if p is None else min(p, length_of(soft)) for soft, p in zip(softs, pinned)]
+    prompts = [i for i, soft in enumerate(softs) if soft.kind == "prompt"]
+    order, pasts = [], []
+    if prompts:
+        rows = [softs[i].embeddings for i in prompts]
+        embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(dtype)  # (A, P, C)
+        lengths = torch.tensor([len(row) for row in rows], device=model.device)  # (A,)
+        idx = (torch.arange(embeds.shape[1], device=model.device) < lengths[:, None]).long() - 1
+        none = embeds.new_zeros(len(rows), config.n_kv_head, 0, config.head_dim)
+        nothing = Past(
+            [none] * config.n_layer,
+            [none] * config.n_layer,
+            idx[:, :0],
+            torch.tensor([pins[i] for i in prompts], device=model.device),
+        )
+        pasts.append(model.hidden(idx, nothing, embeds=embeds)[1])
+        order += prompts
+    for i, soft in enumerate(softs):
+        if soft.kind == "prefix":
+            keys, values = (x.to(dtype).unsqueeze(1).unbind(0) for x in soft.states())
+            positions = torch.arange(keys[0].shape[2], device=model.device)[None]  # (1, P)
+            pasts.append(Past(list(keys), list(values), positions, pins[i]))
+            order.append(i)
+    past = batch(pasts)
+    if order == sorted(order):
+        return past
+    return past.rows(torch.tensor(order, device=model.device).argsort())
+
+
+def batch(pasts) -> Past:
+    """Many pasts as one, row after row; shorter ones are filled up with empty slots.
+
+    Each row goes on as if it were alone: its text's positions start where its own prompt ends.
+    """
+    if len(pasts) == 1:
+        return pasts[0]
+    S = max(past.positions.shape[1] for past in pasts)
+
+    def stack(states):  # (B, Hkv, S', D) each -> (sum of B, Hkv, S, D)
+        return torch.cat([F.pad(x, (0, 0, 0, S - x.shape[2])) for x in states])
+
+    return Past(
+        [stack(layer) for layer in zip(*(past.keys for past in pasts))],
+        [stack(layer) for layer in zip(*(past.values for past in pasts))],
+        torch.cat([F.pad(past.positions, (0, S - past.positions.shape[1]), value=-1) for past in pasts]),
+        torch.cat([past.pinned for past in pasts]),
+    )
+
+
+def length_of(soft) -> int:
+    """P, the number of virtual tokens."""
+    return len(soft.embeddings) if soft.kind == "prompt" else soft.states()[0].shape[2]
+
+
+def trainable_fraction(soft, model) -> float:
+    """Numbers in the soft prompt / numbers in the base."""
+    ours = sum(p.numel() for p in soft.parameters())
+    return ours / sum(p.numel() for p in model.parameters())
+
+
+class Neighbours(NamedTuple):
+    ids: torch.Tensor  # (P, k) nearest tokens by cosine, nearest first
+    cosines: torch.Tensor  # (P, k)
+    control: torch.Tensor  # (P, k) the same cosines for random vectors of the table's own spread
+
+
+def nearest_tokens(soft, model, k, generator=None) -> Neighbours:
+    """The k tokens whose embeddings are nearest to each virtual token, with a random control.
+
+    Some token is always nearest: a cosine says something only beside what a random vector gets.
+    Raises ValueError for a prefix, whose keys and values live in no table of tokens.
+    """
+    if soft.kind != "prompt":
+        raise ValueError("a prefix has no embeddings to compare with tokens: only a prompt has")
+    table = F.normalize(model.model.embed_tokens.weight.detach().float(), dim=1)  # (V, C)
+    random = initial_embeddings(model, len(soft.embeddings), "matched", generator=generator)
+    near = (F.normalize(soft.embeddings.detach().float(), dim=1) @ table.T).topk(k, 1)  # (P, k)
+    control = (F.normalize(random, dim=1) @ table.T).topk(k, 1)  # (P, k)
+    return Neighbours(near.indices, near.values, control.values)
+
+
+def save(soft, path, model, **facts):
+    """Write the soft prompt, the fingerprint of its base, and facts (plain values, read as .facts).
+
+    A few kilobytes; an MLP is folded away first. Nothing half-written is ever found at `path`.
+    """
+    if isinstance(soft, PrefixMLP):
+        folded = soft.fold()
+        folded.facts = soft.facts
+        soft = folded
+    state = {name: p.detach().cpu() for name, p in soft.state_dict().items()}
+    facts = {**soft.facts, **facts}
+    write(path, {"kind": soft.kind, "base": model.fingerprint(), "facts": facts, "state": state})
+
+
+def load(path, model):
+    """The soft prompt in a file, on the model's device; its facts are in `.facts`.
+
+    Raises ValueError for a damaged file, a file of another kind, and a prompt of another base: the
+    same vectors mean nothing to other weights. Nothing in the file is executed.
+    """
+    content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
+    if content["base"] != model.fingerprint():
+        raise ValueError(
+            f"{path} was trained on the base {content['base'][:16]}, this base is "
+            f"{model.fingerprint()[:16]}: a soft prompt works on its own base only"
+        )
+    kind = {"prompt": PromptTuning, "prefix": PrefixTuning}[content["kind"]]
+    soft = kind(*(content["state"][name] for name in KINDS[content["kind"]]))
+    soft.facts = content["facts"]
+    return soft.to(model.device)
+
+
+KINDS = {"prompt": ("embeddings",), "prefix": ("keys", "values")}

@@ -1,0 +1,30 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+torch.set_num_threads(2)
+
+from model import GPT, GPTConfig  # noqa: E402
+
+
+def make_model(seed=0, **shape):
+    """A small model with weights so large that every mistake shows in the logits."""
+    torch.manual_seed(seed)
+    defaults = dict(vocab_size=50, block_size=256, n_layer=2, n_head=4, n_embd=32, n_kv_head=2)
+    model = GPT(GPTConfig(**{**defaults, **shape}))
+    for p in model.parameters():
+        if p.dim() == 2:
+            torch.nn.init.normal_(p, std=0.2)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(params=[None, 5], ids=["full attention", "window 5"])
+def model(request):
+    return make_model(window=request.param)
+
+
+def ids(*shape, seed=1, vocab=50):
+    return torch.randint(vocab, shape, generator=torch.Generator().manual_seed(seed))

@@ -173,7 +173,7 @@ def attention(q, k, v, mask=None, slots=None):
         q = F.pad(q, (0, 0, 0, N * R - T)).view(B, H, N, R, D)  # (B, H, N, R, D)
         q = q.transpose(1, 2).flatten(0, 1)  # (B N, H, R, D)
         k, v = take(k, slots), take(v, slots)  # (B N, Hkv, K, D)
-    folded = q.reshape(len(q), Hkv, -1, D)  # (B, Hkv, G T, D)
+    folded = q.reshape(len(q), Hkv, q.shape[2] * H // Hkv, D)  # (B, Hkv, G T, D)
     out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask).reshape(q.shape)  # like q
     if slots is not None:
         out = out.view(B, N, H, R, D).transpose(1, 2)  # (B, H, N, R, D)
@@ -207,10 +207,10 @@ class Attention(nn.Module):
 
     def forward(self, x, rotary, see, past):
         """x (B, T, C), and this layer's (keys, values) of the past or None -> out, keys, values."""
-        heads = (*x.shape[:2], -1, self.head_dim)
-        q = rotate(self.q_proj(x).view(heads).transpose(1, 2), *rotary)  # (B, H, T, D)
-        k = rotate(self.k_proj(x).view(heads).transpose(1, 2), *rotary)  # (B, Hkv, T, D)
-        v = self.v_proj(x).view(heads).transpose(1, 2)  # (B, Hkv, T, D)
+        heads = -1, self.head_dim
+        q = rotate(self.q_proj(x).unflatten(2, heads).transpose(1, 2), *rotary)  # (B, H, T, D)
+        k = rotate(self.k_proj(x).unflatten(2, heads).transpose(1, 2), *rotary)  # (B, Hkv, T, D)
+        v = self.v_proj(x).unflatten(2, heads).transpose(1, 2)  # (B, Hkv, T, D)
         if past is not None:
             k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)  # (B, Hkv, S, D)
         out = attention(q, k, v, *see)  # (B, H, T, D)

@@ -129,6 +129,8 @@ def sentences_of(docstrings):
         if fits and library not in line.lower() and line not in seen:
             seen.add(line)
             found[split_of(line)].append(Sentence(line, library, kind))
+    for sentences in found.values():  # mixed, so that the first n are a fair sample
+        sentences.sort(key=lambda s: hashlib.sha256(s.text.encode()).digest())
     return found
 
 
@@ -547,7 +549,7 @@ class Plan(NamedTuple):
     """How much the main job does. Rates are learning rates; a prompt's are in embedding stds."""
 
     name: str
-    jobs: tuple = ("library", "last")
+    jobs: tuple = ("library", "count")
     starts: tuple = ("related", "shuffled", "unrelated", "vocab", "matched", "normal")
     prompt_rates: tuple = (0.03, 0.1, 0.3, 1.0)
     prefix_rates: tuple = (0.01, 0.03)

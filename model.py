@@ -91,8 +91,11 @@ class Past:
 
     def rows(self, index) -> "Past":
         """The rows that the int tensor `index` (B,) names, repeats allowed: a Past of B rows."""
-        keys, values = ([x[index] for x in states] for states in (self.keys, self.values))
-        return Past(keys, values, self.positions[index], self.pinned[index])
+        positions = self.positions[index]  # (B, S)
+        S = int((positions >= 0).any(0).sum())  # slots that now are empty in every row fall away
+        used = slice(None) if S == positions.shape[1] else (positions >= 0).any(0).nonzero()[:, 0]
+        keys, values = ([x[index][:, :, used] for x in s] for s in (self.keys, self.values))
+        return Past(keys, values, positions[:, used], self.pinned[index])
 
     def expand(self, B: int) -> "Past":
         """One row shown B times without a copy; a Past of B rows is returned as it is."""
@@ -146,7 +149,7 @@ def sight(q_pos, k_pos, pinned, config, dtype):
     None, or which keys each block of queries takes. (None, None) is plain causal attention.
     """
     (_, T), S, W = q_pos.shape, k_pos.shape[1], config.window
-    if S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
+    if T == 0 or S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
         return None, None
     slots = None
     if W is not None and S > 2 * (int(pinned.max()) + W + min(W, T)):
@@ -205,16 +208,17 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(C, Hkv * D, bias=False)
         self.o_proj = nn.Linear(H * D, C, bias=False)
 
-    def forward(self, x, rotary, see, past):
+    def forward(self, x, rotary, see, past, first):
         """x (B, T, C), and this layer's (keys, values) of the past or None -> out, keys, values."""
         heads = -1, self.head_dim
-        q = rotate(self.q_proj(x).unflatten(2, heads).transpose(1, 2), *rotary)  # (B, H, T, D)
-        k = rotate(self.k_proj(x).unflatten(2, heads).transpose(1, 2), *rotary)  # (B, Hkv, T, D)
+        q = self.q_proj(x[:, first:]).unflatten(2, heads).transpose(1, 2)  # (B, H, T - first, D)
+        k = self.k_proj(x).unflatten(2, heads).transpose(1, 2)  # (B, Hkv, T, D)
         v = self.v_proj(x).unflatten(2, heads).transpose(1, 2)  # (B, Hkv, T, D)
+        q, k = rotate(q, *(angle[:, :, first:] for angle in rotary)), rotate(k, *rotary)
         if past is not None:
             k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)  # (B, Hkv, S, D)
-        out = attention(q, k, v, *see)  # (B, H, T, D)
-        return self.o_proj(out.transpose(1, 2).flatten(2)), k, v  # (B, T, C)
+        out = attention(q, k, v, *see)  # (B, H, T - first, D)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), k, v  # (B, T - first, C)
 
 
 class MLP(nn.Module):
@@ -236,9 +240,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x, rotary, see, past):
-        out, k, v = self.self_attn(self.input_layernorm(x), rotary, see, past)
-        x = x + out
+    def forward(self, x, rotary, see, past, first=0):
+        out, k, v = self.self_attn(self.input_layernorm(x), rotary, see, past, first)
+        x = x[:, first:] + out  # (B, T - first, C)
         return x + self.mlp(self.post_attention_layernorm(x)), k, v
 
 
@@ -263,8 +267,10 @@ class GPT(nn.Module):
     def device(self):
         return self.model.embed_tokens.weight.device
 
-    def hidden(self, idx=None, past=None, *, embeds=None):
-        """The last layer's normed states (B, T, C), and the past with this call's slots added."""
+    def hidden(self, idx=None, past=None, *, embeds=None, first=0):
+        """The last layer's normed states from slot `first` on, (B, T - first, C), and the past with
+        this call's slots added. Keys and values need all slots, but what the last layer does
+        beyond them is worth computing only where it is read."""
         if embeds is None:
             embeds = self.model.embed_tokens(idx.clamp(min=0))  # (B, T, C)
         (B, T, _), device, limit = embeds.shape, embeds.device, self.config.block_size
@@ -287,10 +293,15 @@ class GPT(nn.Module):
 
         h, keys, values = embeds, [], []
         for i, block in enumerate(self.model.layers):
-            h, k, v = block(h, rotary, see, (past.keys[i], past.values[i]) if past.values else None)
+            before = (past.keys[i], past.values[i]) if past.values else None
+            if i + 1 < len(self.model.layers) or first == 0:
+                h, k, v = block(h, rotary, see, before)
+            else:
+                see = sight(q_pos[:, first:], k_pos, past.pinned, self.config, h.dtype)
+                h, k, v = block(h, rotary, see, before, first)
             keys.append(k)
             values.append(v)
-        return self.model.norm(h), Past(keys, values, k_pos, past.pinned)  # (B, T, C)
+        return self.model.norm(h), Past(keys, values, k_pos, past.pinned)  # (B, T - first, C)
 
     def unembed(self, h):
         """Hidden states (..., C) -> logits (..., V)."""
@@ -312,7 +323,9 @@ class GPT(nn.Module):
 
         The vocabulary is the widest layer of a small model, and few positions are scored.
         """
-        return self.unembed(self.hidden(idx, past)[0][targets >= 0])  # (n, V)
+        first = int((targets >= 0).any(0).int().argmax())
+        h, _ = self.hidden(idx, past, first=first)  # (B, T - first, C)
+        return self.unembed(h[targets[:, first:] >= 0])  # (n, V)
 
     def loss(self, idx, targets, past=None):
         """Mean cross-entropy in nats where targets >= 0; targets[b, t] follows idx[b, t]."""
@@ -337,7 +350,7 @@ class GPT(nn.Module):
         idx = torch.tensor([[-1] * (T - len(r)) + list(r) for r in rows], device=self.device)
         done, new = torch.zeros_like(idx[:, 0], dtype=torch.bool), []
         while len(new) < max_new_tokens and not done.all():
-            h, past = self.hidden(idx, past)
+            h, past = self.hidden(idx, past, first=idx.shape[1] - 1)
             logits = self.unembed(h[:, -1]).float()  # (B, V)
             if temperature == 0:
                 idx = logits.argmax(1)  # (B,)

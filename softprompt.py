@@ -168,7 +168,7 @@ def prefill(softs, model, pinned=None) -> Past:
             idx[:, :0],
             torch.tensor([pins[i] for i in prompts], device=model.device),
         )
-        pasts.append(model.hidden(idx, nothing, embeds=embeds)[1])
+        pasts.append(model.hidden(idx, nothing, embeds=embeds, first=idx.shape[1])[1])
         order += prompts
     for i, soft in enumerate(softs):
         if soft.kind == "prefix":

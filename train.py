@@ -14,7 +14,6 @@ model.py; losses are in nats per answer token, lengths in virtual tokens.
 import argparse
 import ast
 import csv
-import ctypes
 import hashlib
 import heapq
 import importlib.util
@@ -281,8 +280,8 @@ def clock(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def option(default, text, verbs, **more):
-    return field(default=default, metadata={"help": text, "verbs": verbs.split(), **more})
+def option(default, text, verbs, choices=None):
+    return field(default=default, metadata={"help": text, "verbs": verbs, "choices": choices})
 
 
 @dataclass
@@ -291,28 +290,19 @@ class Settings:
 
     quick: bool = option(False, "fewer arms, one seed, one job: a first look", "main")
     out: str = option("out", "folder for results, pictures, prompts", "main plot pretrain tune")
-    device: str = option("auto", "cpu, cuda, mps; auto takes the fastest", "main pretrain tune generate")
-    base: str = option("", "file of the base model (base.pt beside train.py)", "main pretrain tune generate")
-    job: str = option("library", "what to learn", "tune", choices=list(JOBS))
-    method: str = option("prompt", "what to train", "tune", choices=["prompt", "prefix"])
+    device: str = option("auto", "cpu, cuda, mps or auto", "main pretrain tune generate")
+    base: str = option("", "base model; default: base.pt", "main pretrain tune generate")
+    job: str = option("library", "what to learn", "tune", list(JOBS))
+    method: str = option("prompt", "what to train", "tune", ["prompt", "prefix"])
     length: int = option(16, "number of virtual tokens", "tune")
-    init: str = option("vocab", "where they start", "tune", choices=list(INITIALIZATIONS))
+    init: str = option("vocab", "where they start", "tune", INITIALIZATIONS)
     init_text: str = option("", "the text to start from, for --init text", "tune")
     steps: int = option(100, "training steps of 32 sentences", "tune")
-    lr: float = option(0.0, "learning rate of AdamW (0: the method's own)", "tune")
+    lr: float = option(0.0, "learning rate of AdamW; 0: the method's own", "tune")
     seed: int = option(0, "which random numbers and examples", "tune")
-    save: str = option("", "file for the trained prompt (out/JOB-METHOD.pt)", "tune")
+    save: str = option("", "file of the trained prompt; default: OUT/JOB-METHOD.pt", "tune")
     prompt: str = option("", "file of a trained prompt", "generate")
     text: str = option("", "a sentence to answer", "generate")
-
-
-def fast_memory():
-    """Let glibc keep freed memory: else every large tensor of a step is zeroed anew by the kernel."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-1, 2**31 - 1), libc.mallopt(-3, 2**30)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-    except OSError:
-        pass  # another system, another allocator
 
 
 def find_device(name):
@@ -351,11 +341,13 @@ def score(model, past, rows, arms=1):
 
     `rows` are (question, answer), as many for each arm, arm after arm; row a of `past` (None: no
     prompt) goes before those of arm a. An answer is right where greedy decoding would give it.
-    Rows of like length go through the model together, so that little is spent on padding.
+    Rows of like length go through the model together, so that little is spent on padding; on a
+    CPU few at a time, which its cache can hold (a third faster than all at once).
     """
     each, device = len(rows) // arms, model.device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    size = 96 if device.type == "cpu" else 8192  # what a CPU's cache holds
+    lengths = [0] * arms if past is None else (past.length // 32).tolist()
+    order = sorted(range(len(rows)), key=lambda i: (lengths[i // each], sum(map(len, rows[i]))))
+    size = 64 if device.type == "cpu" else 8192
     sums = torch.zeros(3, arms, device=device)
     for i in range(0, len(order), size):
         part = order[i : i + size]
@@ -383,27 +375,31 @@ class Arm:
     facts: dict = field(default_factory=dict)  # what the results say of it
 
 
-def fit(model, arms, rows_of, steps, size, watch, past_of=None):
+def fit(model, arms, train, steps, size, watch, past=None):
     """Train all arms as one mixed batch over one frozen base.
 
-    Each arm has its own examples (`size` a step, drawn by its own seed from rows_of(job)), its own
-    mean loss, gradient clipping and learning rate, so it learns what it would learn alone.
-    watch(step) is called before every step and after the last.
+    Each arm has its own examples (`size` a step of train[job], drawn by its seed), mean loss,
+    gradient clipping and learning rate, so it learns exactly what it would learn alone.
+    watch(step, past) is called before each step and after the last; past() is one row an arm.
     """
-    past_of = past_of or (lambda: softprompt.prefill([a.soft for a in arms], model, [a.pinned for a in arms]))
+    def prefill_all():
+        return prefill([arm.soft for arm in arms], model, [arm.pinned for arm in arms])
+
+    past = past or prefill_all
     groups = [{"params": list(arm.soft.parameters()), "lr": arm.lr, "peak": arm.lr} for arm in arms]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     for step in range(steps + 1):
-        watch(step, past_of)
+        watch(step, past)
         if step == steps:
             return
         rows = [row for arm in arms
-                for row in random.Random(f"{arm.seed} {step}").sample(rows_of(arm.job), size)]
-        nats, tokens, _ = score(model, past_of(), rows, len(arms))
+                for row in random.Random(f"{arm.seed} {step}").sample(train[arm.job], size)]
+        nats, tokens, _ = score(model, past(), rows, len(arms))
         (nats / tokens).sum().backward()
         for group in optimizer.param_groups:
             nn.utils.clip_grad_norm_(group["params"], 1.0)
-            group["lr"] = group["peak"] * min(1, (step + 1) / 5, 1.1 - step / steps)
+            # Five steps of warm-up, then down to a tenth: no arm is judged while it jumps about.
+            group["lr"] = group["peak"] * min((step + 1) / 5, 1, 1.1 - step / steps)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -498,95 +494,103 @@ def report_base(model, tok, sentences):
 
 # ------------------------------------------------------------------ the main job
 
-FIELDS = "plan base experiment job method init length pinned lr seed step split loss accuracy parameters"
-KEY = FIELDS.split()[:10]
+FIELDS = ("plan base experiment job method init length pinned lr seed step split loss accuracy "
+          "parameters").split()
 
 
 class Results:
-    """out/results.csv: a row is on disk the moment it is known. Every value is kept as its text."""
+    """out/results.csv: a row is on disk the moment it is known. Every value is kept as its text.
+
+    A run is finished when it was tested; on opening, what an interrupted run left is dropped.
+    """
 
     def __init__(self, path, **about):
-        self.path, self.about, self.rows = Path(path), about, []
+        self.path, self.about, rows = Path(path), about, []
         if self.path.exists():
             with open(self.path, newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row.get("parameters")]
-            finished = {self.key(row) for row in rows if row["split"] == "test"}
-            self.rows = [row for row in rows if self.key(row) in finished]
+        tested = {self.key(row) for row in rows if row["split"] == "test"}
+        self.rows = [row for row in rows if self.key(row) in tested]
+        if len(self.rows) < len(rows) or not rows:
+            part = self.path.with_suffix(".part")
+            with open(part, "w", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            part.replace(self.path)
 
-    @staticmethod
-    def key(row):
-        return tuple(str(row[name]) for name in KEY)
-
-    def rewrite(self):
-        """Drop what an interrupted run left half done; from now on only append."""
-        part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS.split())
-            writer.writeheader()
-            writer.writerows(self.rows)
-        part.replace(self.path)
+    def key(self, facts):
+        return tuple(str({**self.about, **facts}[name]) for name in FIELDS[:10])
 
     def add(self, facts, **more):
         row = {name: str(value) for name, value in {**self.about, **facts, **more}.items()}
         with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, FIELDS.split()).writerow(row)
+            csv.DictWriter(file, FIELDS).writerow(row)
         self.rows.append(row)
 
-    def has(self, facts):
-        return self.key({**self.about, **facts}) in {self.key(row) for row in self.rows if row["split"] == "test"}
-
-    def jobs(self):
-        return list(dict.fromkeys(row["job"] for row in self.find(experiment="initialization")))
+    def unfinished(self, arms):
+        tested = {self.key(row) for row in self.rows if row["split"] == "test"}
+        return [arm for arm in arms if self.key(arm.facts) not in tested]
 
     def find(self, **match):
-        """Rows with these values, loss and accuracy and step as numbers."""
+        """The rows with these values; step, length, loss and accuracy as numbers."""
         match = {name: str(value) for name, value in {**self.about, **match}.items()}
-        return [{**row, "step": int(row["step"]), "loss": float(row["loss"]), "accuracy": float(row["accuracy"])}
+        numbers = {"step": int, "length": int, "loss": float, "accuracy": float}
+        return [{**row, **{name: kind(row[name]) for name, kind in numbers.items()}}
                 for row in self.rows if match.items() <= row.items()]
+
+    def group(self, name, value, **match):
+        """{name's value: [the values of `value`]} over the rows found."""
+        found = defaultdict(list)
+        for row in self.find(**match):
+            found[row[name]].append(row[value])
+        return found
+
+    def jobs(self):
+        return list(self.group("job", "step", experiment="initialization"))
 
 
 class Plan(NamedTuple):
-    """How much the main job does. Rates are learning rates; a prompt's are in embedding stds."""
+    """How much the main job does. A prompt's learning rates are multiples of the embeddings' std."""
 
-    name: str
+    name: str = "full"
     jobs: tuple = ("library", "count")
     starts: tuple = ("related", "shuffled", "unrelated", "vocab", "matched", "normal")
-    prompt_rates: tuple = (0.03, 0.1, 0.3, 1.0)
-    prefix_rates: tuple = (0.01, 0.03)
-    weight_rates: tuple = (3e-4, 1e-3)
-    seeds: int = 5
+    prompt_rates: tuple = (0.1, 0.3, 1.0, 3.0)
+    prefix_rates: tuple = (0.01, 0.03, 0.1)
+    seeds: int = 5  # of the initialization experiment
     lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
-    length_seeds: int = 3
-    steps: int = 60
+    length_seeds: int = 3  # of everything else
+    steps: int = 40
     size: int = 8  # sentences a step
-    valid: int = 64
-    test: int = 400
+    valid: int = 48  # sentences of the validation curves
+    test: int = 300  # sentences of all final numbers
 
 
-FULL = Plan("full")
-QUICK = Plan("quick", ("library",), ("related", "vocab", "normal"), (0.1, 0.3), (0.03,), (1e-3,),
-             1, (1, 8, 64), 1, 30, 8, 48, 200)
+QUICK = Plan("quick", ("library",), ("related", "vocab", "normal"), (0.3, 1.0), (0.03,), 1,
+             (1, 8, 64), 1, steps=24, test=200)
 METHODS = {"prompt": PromptTuning, "prefix": PrefixTuning}
 UNRELATED = "The night train to the coast was late again, and it had begun to rain."
-WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
+WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40)
 
 
 class Lab:
-    """What every experiment of the main job needs at hand."""
+    """What every experiment needs at hand, and how all of its runs are trained and recorded."""
 
-    def __init__(self, model, tok, data, results, plan):
+    def __init__(self, model, tok, data, results=None, plan=Plan()):
         self.model, self.tok, self.data, self.results, self.plan = model, tok, data, results, plan
         self.kept = {}
+        self.spread = float(model.model.embed_tokens.weight.std())
 
     def rows(self, job, split, n=None, wording=""):
-        if (job, split, wording) not in self.kept:
-            self.kept[job, split, wording] = [self.tok.example(job, s, wording) for s in self.data[split]]
-        return self.kept[job, split, wording][:n]
+        key = job, split, wording
+        if key not in self.kept:
+            self.kept[key] = [self.tok.example(job, s, wording) for s in self.data[split]]
+        return self.kept[key][:n]
 
     def start(self, job, start, length, seed):
-        """Embeddings (P, C) to start from; the texts are the first wording that the base never saw."""
-        ids = self.tok.encode(JOBS[job].unseen[0])
-        gen = torch.Generator().manual_seed(seed)
+        """Where a run starts, (P, C). The texts: a wording that the base was not trained on."""
+        gen, ids = torch.Generator().manual_seed(seed), self.tok.encode(JOBS[job].unseen[0])
         if start == "shuffled":
             ids = [ids[i] for i in torch.randperm(len(ids), generator=gen)]
         if start == "unrelated":
@@ -595,173 +599,161 @@ class Lab:
         return initial_embeddings(self.model, length, method, ids, gen)
 
     def arm(self, experiment, job, method, init, length, lr, seed, pinned=None):
-        """One run, not yet trained."""
         soft = METHODS[method].start(self.model, self.start(job, init, length, seed))
         facts = dict(experiment=experiment, job=job, method=method, init=init, length=length,
                      pinned="no" if pinned == 0 else "yes", lr=lr, seed=seed,
                      parameters=sum(p.numel() for p in soft.parameters()))
         return Arm(soft, job, float(lr), seed, pinned, facts)
 
-    def rates(self, method):
-        """The learning rates to try, as text: a prompt's are multiples of the embeddings' spread."""
-        scale = float(self.model.model.embed_tokens.weight.std()) if method == "prompt" else 1.0
-        return [f"{rate * scale:.3g}" for rate in getattr(self.plan, f"{method}_rates")]
+    def record(self, model, arms, past, step, split, n, wording=""):
+        rows = [row for arm in arms for row in self.rows(arm.job, split, n, wording)]
+        with torch.inference_mode():
+            sums = score(model, past(), rows, len(arms))  # (3, A)
+        for arm, (nats, tokens, right) in zip(arms, sums.T.tolist()):
+            self.results.add(arm.facts, step=step, split=split, loss=f"{nats / tokens:.4f}",
+                             accuracy=f"{right * len(arms) / len(rows):.4f}")
 
-    def best_rate(self, experiment, **match):
-        """The rate with the lowest validation loss, averaged over the steps watched and the seeds."""
-        found = defaultdict(list)
-        for row in self.results.find(experiment=experiment, split="valid", **match):
-            found[row["lr"]].append(row["loss"])
-        return min(found, key=lambda lr: mean(found[lr]))
-
-    def run(self, what, arms, steps, watch=(), test=None, model=None, past_of=None):
-        """Train the arms that are not finished as one batch; losses and accuracies to the results."""
-        arms = [arm for arm in arms if not self.results.has(arm.facts)]
+    def run(self, what, arms, steps=None, watch=(), model=None, past=None):
+        """Train the unfinished arms as one batch; losses and accuracies go to the results."""
+        arms, plan, model = self.results.unfinished(arms), self.plan, model or self.model
         if not arms:
             return
-        model, progress, plan = model or self.model, Progress(what, steps), self.plan
+        steps = steps or plan.steps
+        progress = Progress(f"{what}, {len(arms)} at once" if len(arms) > 1 else what, steps)
 
-        def record(step, past_of, split, n):
-            rows = [row for arm in arms for row in self.rows(arm.job, split, n)]
-            with torch.inference_mode():
-                sums = score(model, past_of(), rows, len(arms))  # (3, A)
-            for arm, (nats, tokens, right) in zip(arms, sums.T.tolist()):
-                self.results.add(arm.facts, step=step, split=split, loss=f"{nats / tokens:.4f}",
-                                 accuracy=f"{right * len(arms) / len(rows):.4f}")
-
-        def each_step(step, past_of):
-            progress.step() if step else None
+        def each_step(step, past):
+            if step:
+                progress.step()
             if step in watch or step == steps:
-                record(step, past_of, "valid", plan.valid)
+                self.record(model, arms, past, step, "valid", plan.valid if watch else plan.test)
             if step == steps:
-                record(step, past_of, "test", test or plan.test)
+                self.record(model, arms, past, step, "test", plan.test)
 
-        fit(model, arms, lambda job: self.rows(job, "train"), steps, plan.size, each_step, past_of)
-        progress.close(f"{len(arms)} runs in one batch" if len(arms) > 1 else "")
+        train = {arm.job: self.rows(arm.job, "train") for arm in arms}
+        fit(model, arms, train, steps, plan.size, each_step, past)
+        progress.close()
+
+    def best_rate(self, **match):
+        """The rate with the lowest validation loss, averaged over the steps that were watched."""
+        found = self.results.group("lr", "loss", experiment="tuning", split="valid", **match)
+        return min(found, key=lambda lr: mean(found[lr]))
 
 
 def baselines(lab, job):
     """The frozen base without a prompt and with every English wording."""
-    wordings = [("none", ""), *(("wording", w) for w in JOBS[job].wordings),
-                *(("unseen wording", w) for w in JOBS[job].unseen)]
-    for method, wording in wordings:
-        facts = dict(experiment="methods", job=job, method=method, init=wording, length=0, pinned="",
+    wordings = [("none", ""), *(("wording", text) for text in JOBS[job].wordings),
+                *(("unseen", text) for text in JOBS[job].unseen)]
+    for method, text in wordings:
+        facts = dict(experiment="methods", job=job, method=method, init=text, length=0, pinned="",
                      lr=0, seed=0, parameters=0)
-        for split in ("valid", "test"):
-            if not lab.results.find(**facts, split=split):
-                rows = lab.rows(job, split, getattr(lab.plan, split), wording)
-                with torch.inference_mode():
-                    nats, tokens, right = score(lab.model, None, rows)[:, 0].tolist()
-                lab.results.add(facts, step=0, split=split, loss=f"{nats / tokens:.4f}",
-                                accuracy=f"{right / len(rows):.4f}")
+        for arm in lab.results.unfinished([Arm(None, job, 0, facts=facts)]):
+            for split, n in (("valid", lab.plan.valid), ("test", lab.plan.test)):
+                lab.record(lab.model, [arm], lambda: None, 0, split, n, text)
 
 
 def initialization(lab, job):
-    """Six places to start from, each with its own learning rate, tuned on a seed of its own."""
-    plan, length = lab.plan, len(lab.tok.encode(JOBS[job].unseen[0]))
-    arms = [lab.arm("tuning", job, "prompt", start, length, lr, 1000)
-            for start in plan.starts for lr in lab.rates("prompt")]
-    arms += [lab.arm("tuning", job, "prefix", "vocab", 16, lr, 1000) for lr in lab.rates("prefix")]
-    lab.run(f"{job}: learning rates", arms, plan.steps, WATCH[::3], test=32)
+    """Every start with its own learning rate, tuned on a seed of its own."""
+    plan, P = lab.plan, len(lab.tok.encode(JOBS[job].unseen[0]))
+    tries = [("prompt", start, P, f"{rate * lab.spread:.2g}")
+             for start in plan.starts for rate in plan.prompt_rates]
+    tries += [("prefix", "vocab", 16, f"{rate:.2g}") for rate in plan.prefix_rates]
+    lab.run(f"{job}, learning rates", [lab.arm("tuning", job, *one, seed=1000) for one in tries],
+            plan.steps // 2, WATCH)
+    lab.run(f"{job}, initialization", [
+        lab.arm("initialization", job, "prompt", start, P,
+                lab.best_rate(job=job, method="prompt", init=start), seed)
+        for start in plan.starts for seed in range(plan.seeds)], watch=WATCH)
+
+
+def lengths(lab, job):
+    """Prompt and prefix of 1 to 100 vectors, pinned; where the window cuts, sliding as well."""
     arms = []
-    for start in plan.starts:
-        lr = lab.best_rate("tuning", job=job, method="prompt", init=start)
-        arms += [lab.arm("initialization", job, "prompt", start, length, lr, seed)
-                 for seed in range(plan.seeds)]
-    lab.run(f"{job}: initialization", arms, plan.steps, WATCH)
-
-
-def length(lab, job):
-    """Prompt and prefix from 1 to 100 vectors, pinned; where the window cuts, plain as well."""
-    plan, arms = lab.plan, []
     for method in METHODS:
-        lr = lab.best_rate("tuning", job=job, method=method, init="vocab")
-        for P in plan.lengths:
-            for pinned in (None, 0) if P >= lab.model.config.window // 2 else (None,):
+        lr = lab.best_rate(job=job, method=method, init="vocab")
+        for P in lab.plan.lengths:
+            for pinned in (None, 0) if P >= lab.model.config.window else (None,):
                 arms += [lab.arm("length", job, method, "vocab", P, lr, seed, pinned)
-                         for seed in range(plan.length_seeds)]
-    lab.run(f"{job}: length", arms, plan.steps)
+                         for seed in range(lab.plan.length_seeds)]
+    lab.run(f"{job}, length", arms)
 
 
 class LoRA(nn.Module):
-    """W + 2 B A with A (r, in) and B (out, r) learned (Hu et al. 2021, arXiv 2106.09685)."""
+    """W + 2 B A, with A (r, in) and B (out, r) learned (Hu et al. 2021, arXiv 2106.09685)."""
 
-    def __init__(self, weight, rank=4):
+    def __init__(self, linear, rank=4):
         super().__init__()
-        self.A = nn.Parameter(torch.randn(rank, weight.shape[1]) / weight.shape[1] ** 0.5)
-        self.B = nn.Parameter(torch.zeros(weight.shape[0], rank))
+        self.A = nn.Parameter(torch.randn(rank, linear.in_features) / linear.in_features**0.5)
+        self.B = nn.Parameter(torch.zeros(linear.out_features, rank))
 
     def forward(self, weight):
-        return weight + 2 * self.B @ self.A
+        return weight + 2 * self.B @ self.A  # (out, in)
 
 
 def weights(lab, job):
     """The baselines that change the base: LoRA on the attention projections, and every weight."""
-    for method, lr in (("lora", "0.003"), ("full", "0.001")):
+    for method, lr in (("lora", 3e-3), ("full", 3e-4)):  # the best of 3e-5 to 3e-3, by validation
         for seed in range(lab.plan.length_seeds):
             torch.manual_seed(seed)
-            model, learned = deepcopy(lab.model), nn.ModuleList()
-            if method == "full":
-                learned = model.requires_grad_(True)
-            else:
-                for block in model.model.layers:
-                    for linear in block.self_attn.children():
-                        learned.append(LoRA(linear.weight).to(model.device))
-                        parametrize.register_parametrization(linear, "weight", learned[-1])
-            facts = dict(experiment="methods", job=job, method=method, init="", length=0, pinned="", lr=lr,
-                         seed=seed, parameters=sum(p.numel() for p in learned.parameters()))
-            arm = Arm(learned, job, float(lr), seed, None, facts)
-            lab.run(f"{job}: {method} {seed + 1}", [arm], lab.plan.steps, model=model, past_of=lambda: None)
+            model = deepcopy(lab.model)
+            learned = model.requires_grad_(True) if method == "full" else nn.ModuleList()
+            for linear in [x for block in model.model.layers for x in block.self_attn.children()]:
+                if method == "lora":
+                    learned.append(LoRA(linear).to(model.device))
+                    parametrize.register_parametrization(linear, "weight", learned[-1])
+            facts = dict(experiment="methods", job=job, method=method, init="", length=0, pinned="",
+                         lr=lr, seed=seed, parameters=sum(p.numel() for p in learned.parameters()))
+            lab.run(f"{job}, {method} {seed + 1}", [Arm(learned, job, lr, seed, facts=facts)],
+                    model=model, past=lambda: None)
 
 
 def prompts(lab, out):
-    """One prompt for each job, of the length that the experiment chose; the best of three is kept."""
-    P = chosen_length(lab.results, lab.plan.jobs[0], "prompt")
-    jobs = [job for job in JOBS if not (out / f"{job}.pt").exists()]
-    lr = lab.best_rate("tuning", job=lab.plan.jobs[0], method="prompt", init="related")
-    arms = [lab.arm("prompts", job, "prompt", "related", P, lr, seed) for job in jobs for seed in range(3)]
-    lab.run("one prompt for each job", arms, lab.plan.steps)
-    for job in jobs:
-        loss = {row["seed"]: row["loss"] for row in lab.results.find(experiment="prompts", job=job, split="valid")}
-        best = next(arm for arm in arms if arm.job == job and str(arm.seed) == min(loss, key=loss.get))
-        [row] = lab.results.find(**best.facts, split="test")
-        softprompt.save(best.soft, out / f"{job}.pt", lab.model, job=job, init="related", steps=lab.plan.steps,
-                        test_accuracy=row["accuracy"])
+    """Keep one prompt for each job as out/JOB.pt: of the length chosen, the best of three seeds."""
+    results, job = lab.results, lab.plan.jobs[0]
+    P, lr = chosen_length(results, job, "prompt"), lab.best_rate(job=job, method="prompt", init="vocab")
+    jobs = lab.plan.jobs if lab.plan.name == "quick" else JOBS
+    arms = [lab.arm("prompts", job, "prompt", "related", P, lr, seed)
+            for job in jobs if not (out / f"{job}.pt").exists() for seed in range(3)]
+    results.rows = [row for row in results.rows if row["experiment"] != "prompts"]
+    lab.run("a prompt for each job", arms)
+    for job in {arm.job for arm in arms}:
+        rows = results.find(experiment="prompts", job=job)
+        seed = min((row for row in rows if row["split"] == "valid"), key=lambda row: row["loss"])["seed"]
+        [row] = [row for row in rows if row["seed"] == seed and row["split"] == "test"]
+        [arm] = [arm for arm in arms if arm.job == job and str(arm.seed) == seed]
+        softprompt.save(arm.soft, out / f"{job}.pt", lab.model, job=job, init="related",
+                        steps=lab.plan.steps, test_accuracy=row["accuracy"])
 
 
 def main_job(settings):
-    plan = QUICK if settings.quick else FULL
+    """Three experiments on two jobs; table, pictures and prompts."""
     begun = time.time()
-    data, out = load_data(settings.out)
     model, tok = load_base(settings)
+    data, out = load_data(settings.out)
+    plan = QUICK if settings.quick else Plan()
     results = Results(out / "results.csv", plan=plan.name, base=model.fingerprint()[:8])
-    results.rewrite()
     lab = Lab(model, tok, data, results, plan)
     for job in plan.jobs:
-        baselines(lab, job)
-        initialization(lab, job)
-        length(lab, job)
-        weights(lab, job)
+        for experiment in (baselines, initialization, lengths, weights):
+            experiment(lab, job)
     prompts(lab, out)
     report(results, model)
     draw(results, out)
-    print(f"{clock(time.time() - begun)} minutes. Look at {out / 'initialization.png'}, {out / 'length.png'} "
-          f"and {out / 'methods.png'}; the prompts are {out}/*.pt")
+    print(f"\nDone in {clock(time.time() - begun)} minutes. Look at initialization.png, length.png "
+          f"and methods.png in {out}/")
 
 
 # ------------------------------------------------------------------ what was found
 
 
 def mean_se(values):
-    """Mean and its standard error; one value has no spread."""
+    """The mean and its standard error; a single value shows no spread."""
     return mean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def chosen_length(results, job, method):
     """The smallest length within one standard error of the best, by validation accuracy."""
-    found = defaultdict(list)
-    for row in results.find(experiment="length", job=job, method=method, pinned="yes", split="valid"):
-        found[int(row["length"])].append(row["accuracy"])
+    found = results.group("length", "accuracy", experiment="length", job=job, method=method,
+                          pinned="yes", split="valid")
     top, spread = max(mean_se(values) for values in found.values())
     return min(P for P, values in found.items() if mean(values) >= top - spread)
 
@@ -770,39 +762,42 @@ class Race(NamedTuple):
     """How fast each start learns a job."""
 
     unprompted: float  # validation loss without a prompt
-    threshold: float  # 90 % of the way from there to the best loss that any start reaches
-    curves: dict  # start -> {seed: [(step, loss)]}
-    steps: dict  # start -> steps to the threshold of each seed, inf where it is never reached
-    ratios: dict  # start -> median steps / related text's median steps, and its 95 % interval
+    threshold: float  # 90 % of the way from there to the best mean loss that any start reaches
+    curves: dict  # start -> {step: losses of the seeds}
+    steps: dict  # start -> first step at the threshold for each seed, inf where it never gets there
+    ratios: dict  # start -> median steps / those of related text, and the ends of its 95 % interval
 
 
 def race(results, job):
-    curves = defaultdict(lambda: defaultdict(list))
-    for row in results.find(experiment="initialization", job=job, split="valid"):
-        curves[row["init"]][row["seed"]].append((row["step"], row["loss"]))
+    match = dict(experiment="initialization", job=job, split="valid")
+    curves = {start: results.group("step", "loss", init=start, **match)
+              for start in results.group("init", "loss", **match)}
     [none] = results.find(experiment="methods", job=job, method="none", split="valid")
-    best = min(mean(loss for _, loss in at) for runs in curves.values() for at in zip(*runs.values()))
+    best = min(mean(losses) for curve in curves.values() for losses in curve.values())
     threshold = none["loss"] - 0.9 * (none["loss"] - best)
-    steps = {start: [next((step for step, loss in run if loss <= threshold), math.inf)
-                     for run in runs.values()] for start, runs in curves.items()}
+    steps = {start: [next((step for step, loss in zip(curve, run) if loss <= threshold), math.inf)
+                     for run in zip(*curve.values())] for start, curve in curves.items()}
     gen, ratios = random.Random(0), {}
     for start, values in steps.items():
-        def ratio(a, b):
-            return median(a) / max(1, median(b))  # a start that is there at step 0 counts as one step
-        draws = sorted(ratio(gen.choices(values, k=len(values)), gen.choices(steps["related"], k=len(values)))
-                       for _ in range(2000))  # the bootstrap over seeds
-        ratios[start] = ratio(values, steps["related"]), draws[49], draws[-50]
+        def ratio(a, b):  # there at once counts as one step, for a ratio to exist
+            return max(1, median(a)) / max(1, median(b))
+        samples = ((gen.choices(values, k=len(values)), gen.choices(steps["related"], k=len(values)))
+                   for _ in range(2000))  # the bootstrap over seeds
+        draws = sorted(ratio(*sample) for sample in samples)
+        ratios[start] = ratio(values, steps["related"]), draws[50], draws[-50]
     return Race(none["loss"], threshold, curves, steps, ratios)
 
 
 def methods(results, job):
-    """[(method, wording or length, parameters, test accuracies)] of everything that was tried."""
+    """[(method, its wording or length, parameters, test accuracies)] of all that was tried."""
     found = defaultdict(list)
     for row in results.find(job=job, split="test"):
-        if row["experiment"] == "methods" or row["experiment"] == "length" and row["pinned"] == "yes":
-            what = row["init"] if row["experiment"] == "methods" else f"{row['length']} vectors"
-            found[row["method"], what, int(row["parameters"])].append(row["accuracy"])
-    return [(*key, values) for key, values in found.items()]
+        if row["experiment"] == "methods":
+            found[row["method"], row["init"], int(row["parameters"])].append(row["accuracy"])
+        elif row["experiment"] == "length" and row["pinned"] == "yes":
+            what = row["method"], f"{row['length']} virtual tokens", int(row["parameters"])
+            found[what].append(row["accuracy"])
+    return [(*what, values) for what, values in found.items()]
 
 
 def report(results, model):
@@ -810,28 +805,30 @@ def report(results, model):
     total = sum(p.numel() for p in model.parameters())
     for job in results.jobs():
         found = race(results, job)
-        print(f"\n{job}: {found.unprompted:.2f} nats without a prompt, the threshold is {found.threshold:.2f}")
-        print("start        rate   nats at 0   at the end   accuracy   steps to threshold   x related [95 %]")
-        for start, runs in found.curves.items():
-            rows, steps = results.find(experiment="initialization", job=job, init=start, split="test"), found.steps[start]
-            first, last = (mean(run[i][1] for run in runs.values()) for i in (0, -1))
-            print(f"{start:10s}{rows[0]['lr']:>8s}{first:10.2f}{last:13.2f}{mean(r['accuracy'] for r in rows):12.3f}"
-                  f"{median(steps):10.0f} ({min(steps)} to {max(steps)})"
-                  "{:12.1f} [{:.1f}, {:.1f}]".format(*found.ratios[start]))
-        print("method                                                    numbers   % of base   accuracy")
+        print(f"\n{job}: {found.unprompted:.2f} nats without a prompt, threshold {found.threshold:.2f}"
+              f"\n{'start':20s}rate   nats at 0   at the end   accuracy   steps to threshold   "
+              "x related text [95 %]")
+        for start, curve in found.curves.items():
+            rows = results.find(experiment="initialization", job=job, init=start, split="test")
+            losses, steps = [mean(values) for values in curve.values()], found.steps[start]
+            print(f"{NAMES[start]:18s}{rows[0]['lr']:>6s}{losses[0]:12.2f}{losses[-1]:13.2f}"
+                  f"{mean(row['accuracy'] for row in rows):11.3f}{median(steps):11.0f} "
+                  f"({min(steps)} to {max(steps)})"
+                  "{:14.1f} [{:.1f}, {:.1f}]".format(*found.ratios[start]))
+        print(f"{'method':60s}numbers   % of base   accuracy")
         for method, what, count, values in methods(results, job):
-            center, spread = mean_se(values)
-            print(f"{method:15s}{what:40s}{count:10d}{100 * count / total:11.3f}%{center:11.3f}"
-                  + (f" +- {spread:.3f}" if len(values) > 1 else ""))
+            print(f"{method:10s}{what:46s}{count:11d}{100 * count / total:12.3f}"
+                  "{:11.3f} +- {:.3f}".format(*mean_se(values)))
         for method in METHODS:
-            print(f"{method}: {chosen_length(results, job, method)} vectors are within one standard error of the best")
+            print(f"{method}: {chosen_length(results, job, method)} virtual tokens are within one "
+                  "standard error of the best length")
 
 
 # ------------------------------------------------------------------ pictures
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
-COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
-NAMES = {"related": "related text", "shuffled": "the same, shuffled", "unrelated": "unrelated text",
+# Colours that colour-blind readers tell apart (Okabe and Ito).
+COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
+NAMES = {"related": "related text", "shuffled": "shuffled", "unrelated": "unrelated text",
          "vocab": "sampled tokens", "matched": "matched Gaussian", "normal": "N(0, 1)"}
 
 
@@ -840,180 +837,188 @@ def draw(results, out):
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib import pyplot
 
-    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False,
-                         "savefig.dpi": 130, "figure.constrained_layout.use": True})
-    for name, painter in (("initialization", draw_initialization), ("length", draw_length), ("methods", draw_methods)):
-        figure = painter(results, results.jobs(), plt)
-        figure.savefig(out / f"{name}.part.png")
+    pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 11, "axes.spines.top": False,
+                            "axes.spines.right": False, "figure.constrained_layout.use": True})
+    for name, rows, paint, title in (
+            ("initialization", (3, 2), draw_race, "Where a prompt starts decides how fast it learns"),
+            ("length", (1, 1), draw_lengths, "A few virtual tokens are enough; too many do harm"),
+            ("methods", (1,), draw_methods, "A few thousand numbers replace a fine-tuned copy")):
+        jobs = results.jobs()
+        size = 4.4 * len(jobs), 7 if len(rows) > 1 else 4.6
+        figure, axes = pyplot.subplots(len(rows), len(jobs), figsize=size, squeeze=False,
+                                       height_ratios=rows)
+        for column, job in zip(axes.T, jobs):
+            paint(results, job, *column)
+        figure.suptitle(title)
+        figure.savefig(out / f"{name}.part.png", dpi=130)
         (out / f"{name}.part.png").replace(out / f"{name}.png")
-        plt.close(figure)
+        pyplot.close(figure)
 
 
-def draw_initialization(results, jobs, plt):
-    figure, axes = plt.subplots(2, len(jobs), figsize=(4.3 * len(jobs), 7), squeeze=False, height_ratios=(3, 2))
-    for (top, low), job in zip(axes.T, jobs):
-        found = race(results, job)
-        for i, (start, runs) in enumerate(found.curves.items()):
-            steps, losses = [s for s, _ in next(iter(runs.values()))], list(zip(*([x for _, x in run] for run in runs.values())))
-            top.fill_between(steps, [min(x) for x in losses], [max(x) for x in losses], color=COLOURS[i], alpha=0.2, lw=0)
-            top.plot(steps, [mean(x) for x in losses], color=COLOURS[i], lw=2, label=NAMES[start])
-            there = [x for x in found.steps[start] if x < math.inf]
-            low.plot(there, [-i] * len(there), "o", color=COLOURS[i], alpha=0.5)
-            if there:
-                low.plot(median(there), -i, "|", color=COLOURS[i], ms=18, mew=3)
-            missed = len(found.steps[start]) - len(there)
-            if missed:
-                low.text(steps[-1], -i, f"{missed} never", ha="right", va="center", color=COLOURS[i])
-        for y, text in ((found.unprompted, "no prompt"), (found.threshold, "threshold")):
-            top.axhline(y, color="0.4", ls="--", lw=1)
-            top.text(steps[-1], y, text, ha="right", va="bottom", color="0.4")
-        top.set(title=f"job: {job}", xlabel="training steps", xscale="symlog", ylabel="validation loss, nats a token")
-        low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-1, steps[-1] * 1.02))
-        low.set_yticks([-i for i in range(len(found.curves))], [NAMES[start] for start in found.curves])
-    axes[0, 0].legend(frameon=False, fontsize=9)
-    slowest = race(results, jobs[0])
-    figure.suptitle(f"Where a prompt starts decides how fast it learns")
-    return figure
+def level(axis, y, text):
+    """A dashed line across, with its name on the left."""
+    axis.axhline(y, color="0.45", ls="--", lw=1)
+    axis.annotate(text, (0.02, y), (0, 2), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", color="0.35", fontsize=9)
 
 
-def draw_length(results, jobs, plt):
-    figure, axes = plt.subplots(len(METHODS), len(jobs), figsize=(4.3 * len(jobs), 7), squeeze=False, sharey="col", sharex=True)
-    for column, job in zip(axes.T, jobs):
-        lines = {method: max(mean(values) for m, _, _, values in methods(results, job) if m == method)
-                 for method in ("none", "wording")}
-        for axis, method in zip(column, METHODS):
-            for pinned, colour, style, name in (("yes", COLOURS[0], "o-", "pinned"), ("no", COLOURS[5], "s--", "sliding away")):
-                found = defaultdict(list)
-                for row in results.find(experiment="length", job=job, method=method, pinned=pinned, split="test"):
-                    found[int(row["length"])].append(row["accuracy"])
-                if found:
-                    axis.errorbar(list(found), [mean(x) for x in found.values()], [mean_se(x)[1] for x in found.values()],
-                                  fmt=style, color=colour, capsize=3, label=name)
-            P = chosen_length(results, job, method)
-            axis.axvline(P, color="0.8", lw=6, zorder=0)
-            for y, text in ((lines["none"], "no prompt"), (lines["wording"], "best English wording")):
-                axis.axhline(y, color="0.4", ls="--", lw=1)
-                axis.text(1, y, text, va="bottom", color="0.4", fontsize=9)
-            axis.set(title=f"{job}, {method}: {P} is enough", xscale="log", ylabel="test accuracy")
-            ticks = sorted({int(row["length"]) for row in results.find(experiment="length")})
-            axis.set_xticks(ticks, ticks)
-            axis.minorticks_off()
-        column[-1].set_xlabel("virtual tokens")
-    axes[0, 0].legend(frameon=False, fontsize=9)
-    figure.suptitle("A few vectors are enough")
-    return figure
+def draw_race(results, job, top, low):
+    found = race(results, job)
+    end = max(max(curve) for curve in found.curves.values())
+    for i, (start, curve) in enumerate(found.curves.items()):
+        lows, highs = zip(*((min(losses), max(losses)) for losses in curve.values()))
+        top.fill_between(list(curve), lows, highs, color=COLOURS[i], alpha=0.15, lw=0)
+        top.plot(list(curve), [mean(x) for x in curve.values()], color=COLOURS[i], lw=2)
+        there = [step for step in found.steps[start] if step < math.inf]
+        low.plot(there, [-i] * len(there), "o", color=COLOURS[i], alpha=0.5)
+        low.plot(median(there) if there else [], -i if there else [], "|", color=COLOURS[i], ms=20, mew=3)
+        if len(there) < len(found.steps[start]):
+            low.text(end, -i, f"{len(found.steps[start]) - len(there)} never", ha="right", va="center")
+    level(top, found.unprompted, "no prompt")
+    level(top, found.threshold, "threshold")
+    first, last = (median(found.steps[start]) for start in ("related", "normal"))
+    top.set(title=f"{job}: {first} steps from related text, {last} from N(0, 1)", xscale="symlog",
+            xlim=(0, end), xlabel="training steps", ylabel="validation loss, nats a token")
+    ticks = [step for step in (0, 1, 2, 5, 10, 20, 40) if step <= end]
+    top.set_xticks(ticks, ticks)
+    top.minorticks_off()
+    low.set(xlabel="steps to the threshold; a dot is a seed", xlim=(-0.5, None))
+    low.set_yticks([-i for i in range(len(found.curves))], [NAMES[start] for start in found.curves])
+    for text, colour in zip(low.get_yticklabels(), COLOURS):
+        text.set(color=colour, weight="bold")
 
 
-def draw_methods(results, jobs, plt):
-    figure, axes = plt.subplots(1, len(jobs), figsize=(4.3 * len(jobs), 4.5), squeeze=False)
-    styles = {"none": "X", "wording": "_", "unseen wording": "_", "prompt": "o-", "prefix": "s-", "lora": "D", "full": "*"}
-    for axis, job in zip(axes[0], jobs):
-        found = methods(results, job)
-        for colour, (method, style) in zip(("0.5", *COLOURS), styles.items()):
-            mine = sorted(x[2:] for x in found if x[0] == method)
-            axis.errorbar([max(1, n) for n, _ in mine], [mean(v) for _, v in mine], [mean_se(v)[1] for _, v in mine],
-                          fmt=style, color=colour, capsize=3, label=method, ms=9 if len(style) == 1 else 5)
-        axis.set(title=f"job: {job}", xscale="log", xlabel="trained parameters (1: none)", ylabel="test accuracy")
-    axes[0, 0].legend(frameon=False, fontsize=9)
-    figure.suptitle("A few thousand numbers stand in for a fine-tuned copy")
-    return figure
+def draw_lengths(results, job, *axes):
+    tried = methods(results, job)
+    for axis, method in zip(axes, METHODS):
+        for pinned, colour, style, name in (("yes", COLOURS[0], "o-", "pinned"),
+                                            ("no", COLOURS[5], "s--", "sliding out of the window")):
+            found = results.group("length", "accuracy", experiment="length", job=job, method=method,
+                                  pinned=pinned, split="test")
+            centers, spreads = zip(*map(mean_se, found.values())) if found else ((), ())
+            axis.errorbar(list(found), centers, spreads, fmt=style, color=colour, capsize=3, label=name)
+        best = max(mean(values) for name, _, _, values in tried if name == "wording")
+        level(axis, best, "best English wording")
+        level(axis, *(mean(values) for name, _, _, values in tried if name == "none"), "no prompt")
+        P, ticks = chosen_length(results, job, method), list(results.group("length", "step", experiment="length"))
+        axis.axvspan(P / 1.12, P * 1.12, color="0.85", zorder=0)
+        axis.set(title=f"{job}, {method} tuning: {P} is within 1 SE of the best", xscale="log",
+                 ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy")
+        axis.set_xticks(ticks, ticks)
+        axis.minorticks_off()
+        axis.legend(frameon=False, fontsize=9, loc="lower center")
+
+
+def draw_methods(results, job, axis):
+    looks = {"none": ("X", "no prompt"), "wording": ("_", "English wordings"),
+             "unseen": ("_", "wordings unlike the trained ones"), "prompt": ("o-", "prompt tuning"),
+             "prefix": ("s-", "prefix tuning"), "lora": ("D", "LoRA"), "full": ("*", "all weights")}
+    for colour, (method, (style, name)) in zip(("0.4", *COLOURS), looks.items()):
+        tried = sorted(one[2:] for one in methods(results, job) if one[0] == method)
+        centers, spreads = zip(*(mean_se(values) for _, values in tried))
+        axis.errorbar([count for count, _ in tried], centers, spreads, fmt=style, color=colour,
+                      capsize=3, label=name, ms=5 if style.endswith("-") else 10, mew=2)
+    axis.set(title=f"job: {job}", ylim=(0, 1.05), xlabel="trained numbers", ylabel="test accuracy")
+    axis.set_xscale("symlog", linthresh=100)
+    axis.set_xlim(-20, 3e6)
+    axis.legend(frameon=False, fontsize=9, loc="lower right")
 
 
 # ------------------------------------------------------------------ the other verbs
 
 
 def tune(settings):
-    """Train one soft prompt and save it."""
-    data, out = load_data(settings.out)
+    """Train one soft prompt on a job and save it, with its validation accuracy on the way."""
     model, tok = load_base(settings)
-    lab = Lab(model, tok, data, None, FULL)
     job, ids = settings.job, tok.encode(settings.init_text)
-    if settings.init == "text" and not ids:
-        raise ValueError("--init text needs the text to start from: give --init-text \"...\"")
+    if settings.init == "text" and not settings.init_text.strip():
+        raise ValueError('--init text starts from a text: give it with --init-text "..."')
     gen = torch.Generator().manual_seed(settings.seed)
     start = initial_embeddings(model, settings.length, settings.init, ids, gen)
+    data, out = load_data(settings.out)
+    lab = Lab(model, tok, data)
+    path = settings.save or out / f"{job}-{settings.method}.pt"
     soft = METHODS[settings.method].start(model, start)
-    lr = settings.lr or default_rate(model, settings.method)
+    # What the main job's grid finds: a prompt's rate grows with the spread of the embeddings.
+    lr = settings.lr or (0.3 * lab.spread if settings.method == "prompt" else 0.03)
     progress = Progress(f"{job}, {settings.method} of {settings.length}", settings.steps)
     valid, found = lab.rows(job, "valid", 400), {}
 
-    def watch(step, past_of):
-        progress.step() if step else None
+    def watch(step, past):
+        if step:
+            progress.step()
         if step % 20 == 0 or step == settings.steps:
             with torch.inference_mode():
-                nats, tokens, right = score(model, past_of(), valid)[:, 0].tolist()
+                nats, tokens, right = score(model, past(), valid)[:, 0].tolist()
             found.update(loss=nats / tokens, accuracy=right / len(valid))
-            print(f"step {step:4d}  validation loss {nats / tokens:.3f}  accuracy {right / len(valid):.3f}")
+            print(f"step {step:4d}   validation: {nats / tokens:.3f} nats, {right / len(valid):.3f} right")
 
-    fit(model, [Arm(soft, job, lr, settings.seed)], lambda job: lab.rows(job, "train"), settings.steps, 32, watch)
-    path = settings.save or out / f"{job}-{settings.method}.pt"
+    train = {job: lab.rows(job, "train")}
+    fit(model, [Arm(soft, job, lr, settings.seed)], train, settings.steps, 32, watch)
     softprompt.save(soft, path, model, job=job, init=settings.init, steps=settings.steps, lr=lr, **found)
     print(f"{path}: {settings.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
           f"{100 * softprompt.trainable_fraction(soft, model):.2f} % of the base's numbers")
 
 
-def default_rate(model, method):
-    """Learning rates that worked here: a prompt's grows with the spread of the embeddings."""
-    return 0.3 * float(model.model.embed_tokens.weight.std()) if method == "prompt" else 0.03
-
-
 def generate(settings):
-    """Answer one sentence with and without a soft prompt."""
+    """Answer one sentence without and with a soft prompt."""
     if not settings.prompt or not settings.text.strip():
-        raise ValueError("generate needs --prompt FILE and --text \"a sentence\"")
+        raise ValueError('generate needs --prompt FILE and --text "a sentence"')
     model, tok = load_base(settings)
-    soft = softprompt.load(settings.prompt, model)
-    row = tok.encode(f"\n{settings.text.strip()} ->")
+    soft, row = softprompt.load(settings.prompt, model), tok.encode(f"\n{settings.text.strip()} ->")
     for name, past in (("without a prompt", None), (settings.prompt, soft.past(model))):
         [ids] = model.generate([row], 16, past, stop=tok.end)
-        print(f"{name:24s} {tok.decode(ids).strip()}")
+        print(f"{name:24s}{tok.decode(ids).strip()}")
 
 
 def plot(settings):
+    """Draw the pictures of the last main job anew."""
     path = Path(settings.out) / "results.csv"
-    if not path.exists():
-        raise ValueError(f"no results at {path}: run `python train.py` first")
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    results = Results(path, plan=rows[-1]["plan"], base=rows[-1]["base"])
-    draw(results, Path(settings.out))
-    print(f"drew initialization.png, length.png and methods.png in {settings.out}")
+    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    if not rows:
+        raise ValueError(f"no results in {path}: run `python train.py` first")
+    draw(Results(path, plan=rows[-1]["plan"], base=rows[-1]["base"]), path.parent)
+    print(f"drew initialization.png, length.png and methods.png in {settings.out}/")
 
 
 VERBS = {"main": main_job, "pretrain": pretrain, "tune": tune, "generate": generate, "plot": plot}
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser("train.py", description=__doc__, argument_default=argparse.SUPPRESS,
+    """The verb and its settings; the options are the fields of Settings."""
+    def error(message):
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+    parser = argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
+                                     argument_default=argparse.SUPPRESS,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = lambda message: (print(f"error: {message}", file=sys.stderr), sys.exit(2))
+    parser.error = error
     parser.add_argument("verb", nargs="?", choices=VERBS, default="main", help="what to do (main)")
+    names = {f.name: "--" + f.name.replace("_", "-") for f in fields(Settings)}
     for f in fields(Settings):
-        flag, text = "--" + f.name.replace("_", "-"), f"{f.metadata['help']} [{', '.join(f.metadata['verbs'])}]"
-        if f.type is bool:
-            parser.add_argument(flag, action="store_true", help=text)
-        else:
-            parser.add_argument(flag, type=f.type, choices=f.metadata.get("choices"), help=f"{text} ({f.default})")
+        kind = {"action": "store_true"} if f.type is bool else {"type": f.type, "choices": f.metadata["choices"]}
+        text = f"{f.metadata['help']} ({f.metadata['verbs']}; {f.default})"
+        parser.add_argument(names[f.name], help=text, **kind)
     given = vars(parser.parse_args(arguments))
     verb = given.pop("verb")
     for f in fields(Settings):
-        if f.name in given and verb not in f.metadata["verbs"]:
-            parser.error(f"--{f.name.replace('_', '-')} is an option of {', '.join(f.metadata['verbs'])}, not of {verb}")
+        if f.name in given and verb not in f.metadata["verbs"].split():
+            error(f"{names[f.name]} belongs to {f.metadata['verbs']}, not to {verb}")
     return verb, Settings(**given)
 
 
 def main(arguments=None):
     verb, settings = parse(arguments)
-    fast_memory()
     try:
         VERBS[verb](settings)
     except (ValueError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on where this one stopped", file=sys.stderr)
+        print("\ninterrupted: main and pretrain go on here when started again", file=sys.stderr)
         sys.exit(130)
 
 

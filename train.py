@@ -843,9 +843,9 @@ def draw(results, out):
     pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 11, "axes.spines.top": False,
                             "axes.spines.right": False, "figure.constrained_layout.use": True})
     for name, rows, paint, title in (
-            ("initialization", (3, 2), draw_race, "Where a prompt starts decides how fast it learns"),
+            ("initialization", (3, 2), draw_race, "All starts end at the same loss; where a prompt starts decides when"),
             ("length", (1, 1), draw_lengths, "A few virtual tokens are enough; too many do harm"),
-            ("methods", (1,), draw_methods, "A few thousand numbers replace a fine-tuned copy")):
+            ("methods", (1,), draw_methods, "A thousand trained numbers against a fine-tuned copy, on the same examples")):
         jobs = results.jobs()
         size = 4.4 * len(jobs), 7 if len(rows) > 1 else 4.6
         figure, axes = pyplot.subplots(len(rows), len(jobs), figsize=size, squeeze=False,
@@ -880,15 +880,18 @@ def draw_race(results, job, top, low):
     level(top, found.unprompted, "no prompt")
     level(top, found.threshold, "threshold")
     first, last = (median(found.steps[start]) for start in ("related", "normal"))
-    top.set(title=f"{job}: {first} steps from related text, {last} from N(0, 1)", xscale="symlog",
-            xlim=(0, end), xlabel="training steps", ylabel="validation loss, nats a token")
-    ticks = [step for step in (0, 1, 2, 5, 10, 20, 30) if step <= end]
+    top.set(title=f"{job}: threshold after {first:g} steps from\nrelated text, {last:g} from N(0, 1)",
+            xscale="symlog", xlim=(0, end), xlabel="training steps")
+    ticks = [step for step in (0, 1, 2, 5, 10, end)]
     top.set_xticks(ticks, ticks)
     top.minorticks_off()
-    low.set(xlabel="steps to the threshold; a dot is a seed", xlim=(-0.5, None))
+    low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-0.5, None))
     low.set_yticks([-i for i in range(len(found.curves))], [NAMES[start] for start in found.curves])
+    low.set_ylim(0.6 - len(found.curves), 0.6)
     for text, colour in zip(low.get_yticklabels(), COLOURS):
-        text.set(color=colour, weight="bold")
+        text.set(color=colour, weight="bold", visible=low.get_subplotspec().is_first_col())
+    if top.get_subplotspec().is_first_col():
+        top.set_ylabel("validation loss, nats a token")
 
 
 def draw_lengths(results, job, *axes):
@@ -909,12 +912,12 @@ def draw_lengths(results, job, *axes):
                  ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy")
         axis.set_xticks(ticks, ticks)
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=9, loc="lower center")
+        axis.legend(frameon=False, fontsize=9, loc=(0.02, 0.25))
 
 
 def draw_methods(results, job, axis):
     looks = {"none": ("X", "no prompt"), "wording": ("_", "English wordings"),
-             "unseen": ("_", "wordings unlike the trained ones"), "prompt": ("o-", "prompt tuning"),
+             "unseen": ("_", "untrained wordings"), "prompt": ("o-", "prompt tuning"),
              "prefix": ("s-", "prefix tuning"), "lora": ("D", "LoRA"), "full": ("*", "all weights")}
     for colour, (method, (style, name)) in zip(("0.4", *COLOURS), looks.items()):
         tried = sorted(one[2:] for one in methods(results, job) if one[0] == method)
@@ -924,7 +927,8 @@ def draw_methods(results, job, axis):
     axis.set(title=f"job: {job}", ylim=(0, 1.05), xlabel="trained numbers", ylabel="test accuracy")
     axis.set_xscale("symlog", linthresh=100)
     axis.set_xlim(-20, 3e6)
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
+    if axis.get_subplotspec().is_first_col():
+        axis.legend(frameon=False, fontsize=9, loc="lower right")
 
 
 # ------------------------------------------------------------------ the other verbs

@@ -270,3 +270,12 @@ def test_no_docstrings_is_said(tmp_path, monkeypatch, capsys):
 def test_nothing_happens_at_import_and_help_lists_every_option():
     done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and all(f"--{f.name.replace('_', '-')}" in done.stdout for f in train.fields(train.Settings))
+
+
+def test_the_readme_s_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "load_data", lambda out: ({"train": sentences(100)}, None))
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    assert load("library.pt", names["model"]).facts == {"job": "library"} and names["loss"] < 3

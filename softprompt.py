@@ -49,7 +49,7 @@ def initial_embeddings(model, length, method, ids=None, generator=None) -> torch
             raise ValueError("initialization 'text' needs the ids of at least one token")
         ids = torch.as_tensor(ids).cpu()
         if int(ids.min()) < 0 or int(ids.max()) >= V:
-            raise ValueError(f"ids from {int(ids.min())} to {int(ids.max())}: the vocabulary has {V}")
+            raise ValueError(f"ids {int(ids.min())} to {int(ids.max())}: the vocabulary has {V}")
         start = table[ids.repeat(-(-length // len(ids)))[:length]]  # (P, C)
     elif method == "vocab":
         order = torch.randperm(V, generator=generator)  # (V,)
@@ -82,7 +82,7 @@ class PromptTuning(nn.Module):
 
 
 class PrefixTuning(nn.Module):
-    """P learned keys (already rotated) and values in every layer: two parameters, (L, Hkv, P, D)."""
+    """P learned keys (rotated) and values in every layer: two parameters, (L, Hkv, P, D)."""
 
     kind = "prefix"
 
@@ -94,7 +94,7 @@ class PrefixTuning(nn.Module):
 
     @classmethod
     def start(cls, model, embeddings, pinned=None):
-        """The prefix that these embeddings leave behind as a prompt: at step 0 the two are equal."""
+        """The prefix that these embeddings leave as a prompt: at step 0 the two are equal."""
         with torch.no_grad():
             past = prefill([PromptTuning(embeddings)], model, pinned)
         return cls(torch.cat(past.keys).float(), torch.cat(past.values).float())
@@ -153,14 +153,15 @@ def prefill(softs, model, pinned=None) -> Past:
     """
     config, dtype = model.config, model.model.embed_tokens.weight.dtype
     pinned = pinned if isinstance(pinned, list) else [pinned] * len(softs)
-    pins = [length_of(soft) if p is None else min(p, length_of(soft)) for soft, p in zip(softs, pinned)]
+    lengths = [length_of(soft) for soft in softs]
+    pins = [P if pin is None else min(pin, P) for P, pin in zip(lengths, pinned)]
     prompts = [i for i, soft in enumerate(softs) if soft.kind == "prompt"]
     order, pasts = [], []
     if prompts:
         rows = [softs[i].embeddings for i in prompts]
         embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(dtype)  # (A, P, C)
-        lengths = torch.tensor([len(row) for row in rows], device=model.device)  # (A,)
-        idx = (torch.arange(embeds.shape[1], device=model.device) < lengths[:, None]).long() - 1
+        ends = torch.tensor([[lengths[i]] for i in prompts], device=model.device)  # (A, 1)
+        idx = (torch.arange(embeds.shape[1], device=model.device) < ends).long() - 1  # (A, P)
         none = embeds.new_zeros(len(rows), config.n_kv_head, 0, config.head_dim)
         nothing = Past(
             [none] * config.n_layer,
@@ -197,7 +198,7 @@ def batch(pasts) -> Past:
     return Past(
         [stack(layer) for layer in zip(*(past.keys for past in pasts))],
         [stack(layer) for layer in zip(*(past.values for past in pasts))],
-        torch.cat([F.pad(past.positions, (0, S - past.positions.shape[1]), value=-1) for past in pasts]),
+        torch.cat([F.pad(p.positions, (0, S - p.positions.shape[1]), value=-1) for p in pasts]),
         torch.cat([past.pinned for past in pasts]),
     )
 

@@ -153,7 +153,8 @@ JOBS = {
         lambda s: s.kind,
         ["Is this a class or a function?", "Class or function?",
          "Does this describe a class or a function?", "Say whether this is a function or a class."],
-        ["Decide: is it a function or is it a class?", "What is described, a class or a function?"]),
+        ["Decide: is it a function or is it a class?",
+         "What is described, a class or a function?"]),
     "first": Job(
         lambda s: word(s.text.split()[0]),
         ["Repeat the first word.", "What is the first word?", "Which word comes first?",
@@ -306,7 +307,8 @@ class Settings:
 
 
 def find_device(name):
-    here = ["cpu"] + ["mps"] * torch.backends.mps.is_available() + ["cuda"] * torch.cuda.is_available()
+    here = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
+    here += ["cuda"] * torch.cuda.is_available()
     if name.split(":")[0] not in ("auto", *here):
         raise ValueError(f"--device {name}: not on this machine, choose from {', '.join(here)}")
     return here[-1] if name == "auto" else name
@@ -316,7 +318,7 @@ def load_base(settings):
     """The frozen base and its tokenizer."""
     path = settings.base or Path(__file__).with_name("base.pt")
     if not os.path.exists(path):
-        raise ValueError(f"no base model at {path}: restore it, or make it with `python train.py pretrain`")
+        raise ValueError(f"no base model at {path}: `python train.py pretrain` makes one")
     model = GPT.load(path).to(find_device(settings.device)).requires_grad_(False)
     tokens = model.facts["tokenizer"]
     return model, Tokenizer([token.encode("latin-1") for token in tokens])
@@ -404,12 +406,13 @@ def fit(model, arms, train, steps, size, watch, past=None):
 
 # ------------------------------------------------------------------ the base model
 
-SHAPE = dict(vocab_size=2048, block_size=256, n_layer=4, n_head=4, n_embd=128, n_kv_head=2, window=64)
+SHAPE = dict(vocab_size=2048, block_size=256, n_layer=4, n_head=4, n_embd=128, n_kv_head=2,
+             window=64)
 LM_STEPS, JOB_STEPS = 3000, 12000
 
 
 def pretrain_batch(step, stream, train, tok):
-    """ids, targets and the weight of each target: first whole docstrings, then the jobs in English."""
+    """ids, targets, the weight of each: first whole docstrings, then the jobs in English."""
     gen = random.Random(step)
     if step < LM_STEPS:
         at = torch.tensor([gen.randrange(len(stream) - 128) for _ in range(16)])  # (B,)
@@ -455,11 +458,14 @@ def pretrain(settings):
     start = saved = time.time()
     progress = Progress("pretrain", LM_STEPS + JOB_STEPS, begun)
     for step in range(begun, LM_STEPS + JOB_STEPS):
-        done, total, peak = (step, LM_STEPS, 4e-3) if step < LM_STEPS else (step - LM_STEPS, JOB_STEPS, 2e-3)
+        done, total, peak = step, LM_STEPS, 4e-3
+        if step >= LM_STEPS:
+            done, total, peak = step - LM_STEPS, JOB_STEPS, 2e-3
         lr = peak * min(1, (done + 1) / 100) * (0.525 + 0.475 * math.cos(math.pi * done / total))
         for group in optimizer.param_groups:
             group["lr"] = lr
-        idx, targets, weight = (x.to(device) for x in pretrain_batch(step, stream, data["train"], tok))
+        batch = pretrain_batch(step, stream, data["train"], tok)
+        idx, targets, weight = (x.to(device) for x in batch)
         nats = F.cross_entropy(model.scored(idx, targets), targets[targets >= 0], reduction="none")
         loss = (nats * weight[targets >= 0]).sum()
         loss.backward()
@@ -475,19 +481,20 @@ def pretrain(settings):
     model.bfloat16().float()  # half the bytes; from here on these rounded weights are the base
     base = settings.base or Path(__file__).with_name("base.pt")
     model.save(base, tokenizer=[token.decode("latin-1") for token in tokens],
-               made=f"python train.py pretrain: {LM_STEPS} + {JOB_STEPS} steps, {clock(spent + time.time() - start)}")
+               made=f"python train.py pretrain: {LM_STEPS} + {JOB_STEPS} steps, "
+                    f"{clock(spent + time.time() - start)} minutes")
     report_base(model, tok, data["test"])
 
 
 def report_base(model, tok, sentences):
     """Held-out accuracy of each job by its wordings, beside the share of the commonest answer."""
-    print("job       commonest  no wording  trained wordings            unseen wordings")
+    print("job       commonest    none | trained wordings              | unseen wordings")
     for name, job in JOBS.items():
         common = Counter(job.answer(s) for s in sentences).most_common(1)[0][1] / len(sentences)
         with torch.inference_mode():
-            shares = [float(score(model, None, [tok.example(name, s, wording) for s in sentences])[2])
-                      / len(sentences) for wording in ["", *job.wordings, *job.unseen]]
-        print(f"{name:8s} {common:10.3f}{shares[0]:12.3f}  " + "".join(f"{x:7.3f}" for x in shares[1:]))
+            rights = [score(model, None, [tok.example(name, s, text) for s in sentences])[2].item()
+                      for text in ["", *job.wordings, *job.unseen]]
+        print(f"{name:10s}{common:9.3f}", *(f"{right / len(sentences):7.3f}" for right in rights))
 
 
 # ------------------------------------------------------------------ the main job
@@ -549,7 +556,7 @@ class Results:
 
 
 class Plan(NamedTuple):
-    """How much the main job does. A prompt's learning rates are multiples of the embeddings' std."""
+    """How much the main job does. Its learning rates are multiples of the embeddings' std."""
 
     name: str = "full"
     jobs: tuple = ("library", "count")
@@ -574,7 +581,7 @@ WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30)
 class Lab:
     """What every experiment needs at hand, and how all of its runs are trained and recorded."""
 
-    def __init__(self, model, tok, data, results=None, plan=Plan()):
+    def __init__(self, model, tok, data, results=None, plan=None):
         self.model, self.tok, self.data, self.results, self.plan = model, tok, data, results, plan
         self.kept = {}
         self.spread = float(model.model.embed_tokens.weight.std())
@@ -622,9 +629,11 @@ class Lab:
             if step:
                 progress.step()
             if step in watch or step == steps:
-                self.record(model, arms, past, step, "valid", plan.valid if watch else plan.test // 2)
+                n = plan.valid if watch else plan.test // 2
+                self.record(model, arms, past, step, "valid", n)
             if step == steps:  # nobody reads the test of a run that only tried a learning rate
-                self.record(model, arms, past, step, "test", plan.test if steps == plan.steps else 1)
+                n = plan.test if steps == plan.steps else 1
+                self.record(model, arms, past, step, "test", n)
 
         train = {arm.job: self.rows(arm.job, "train") for arm in arms}
         fit(model, arms, train, steps, plan.size, each_step, past)
@@ -717,9 +726,9 @@ def prompts(lab, out):
     results.rows = [row for row in results.rows if row["experiment"] != "prompts"]
     lab.run("a prompt for each job", arms)
     for job in {arm.job for arm in arms}:
-        rows = results.find(experiment="prompts", job=job)
-        seed = min((row for row in rows if row["split"] == "valid"), key=lambda row: row["loss"])["seed"]
-        [row] = [row for row in rows if row["seed"] == seed and row["split"] == "test"]
+        valid = results.group("seed", "loss", experiment="prompts", job=job, split="valid")
+        seed = min(valid, key=valid.get)
+        [row] = results.find(experiment="prompts", job=job, split="test", seed=seed)
         [arm] = [arm for arm in arms if arm.job == job and str(arm.seed) == seed]
         softprompt.save(arm.soft, out / f"{job}.pt", lab.model, job=job, init="related",
                         steps=lab.plan.steps, test_accuracy=row["accuracy"])
@@ -782,10 +791,9 @@ def race(results, job):
     for start, values in steps.items():
         def ratio(a, b):  # there at once counts as one step, for a ratio to exist
             return max(1, median(a)) / max(1, median(b))
-        samples = ((gen.choices(values, k=len(values)), gen.choices(steps["related"], k=len(values)))
-                   for _ in range(2000))  # the bootstrap over seeds
-        draws = sorted(ratio(*sample) for sample in samples)
-        ratios[start] = ratio(values, steps["related"]), draws[50], draws[-50]
+        both, n = (values, steps["related"]), len(values)
+        draws = sorted(ratio(*(gen.choices(x, k=n) for x in both)) for _ in range(2000))
+        ratios[start] = ratio(*both), draws[50], draws[-50]  # the bootstrap over seeds
     return Race(none["loss"], threshold, curves, steps, ratios)
 
 
@@ -806,9 +814,9 @@ def report(results, model):
     total = sum(p.numel() for p in model.parameters())
     for job in results.jobs():
         found = race(results, job)
-        print(f"\n{job}: {found.unprompted:.2f} nats without a prompt, threshold {found.threshold:.2f}"
-              f"\n{'start':20s}rate   nats at 0   at the end   accuracy   steps to threshold   "
-              "x related text [95 %]")
+        print(f"\n{job}: {found.unprompted:.2f} nats without a prompt, the threshold is "
+              f"{found.threshold:.2f}\n{'start':20s}rate   nats at 0   at the end   accuracy   "
+              "steps to threshold   x related text [95 %]")
         for start, curve in found.curves.items():
             rows = results.find(experiment="initialization", job=job, init=start, split="test")
             losses, steps = [mean(values) for values in curve.values()], found.steps[start]
@@ -821,8 +829,8 @@ def report(results, model):
             print(f"{method:10s}{what:46s}{count:11d}{100 * count / total:12.3f}"
                   "{:11.3f} +- {:.3f}".format(*mean_se(values)))
         for method in METHODS:
-            print(f"{method} tuning: {chosen_length(results, job, method)} virtual tokens are within one "
-                  "standard error of the best length")
+            print(f"{method} tuning: {chosen_length(results, job, method)} virtual tokens are "
+                  "within one standard error of the best length")
 
 
 # ------------------------------------------------------------------ pictures
@@ -843,9 +851,11 @@ def draw(results, out):
     pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 11, "axes.spines.top": False,
                             "axes.spines.right": False, "figure.constrained_layout.use": True})
     for name, rows, paint, title in (
-            ("initialization", (3, 2), draw_race, "All starts end at the same loss; where a prompt starts decides when"),
+            ("initialization", (3, 2), draw_race,
+             "All starts end at the same loss; where a prompt starts decides when"),
             ("length", (1, 1), draw_lengths, "A few virtual tokens are enough; too many do harm"),
-            ("methods", (1,), draw_methods, "A thousand trained numbers against a fine-tuned copy, on the same examples")):
+            ("methods", (1,), draw_methods,
+             "A thousand trained numbers against a fine-tuned copy, on the same examples")):
         jobs = results.jobs()
         size = 4.4 * len(jobs), 7 if len(rows) > 1 else 4.6
         figure, axes = pyplot.subplots(len(rows), len(jobs), figsize=size, squeeze=False,
@@ -874,14 +884,15 @@ def draw_race(results, job, top, low):
         top.plot(list(curve), [mean(x) for x in curve.values()], color=COLOURS[i], lw=2)
         there = [step for step in found.steps[start] if step < math.inf]
         low.plot(there, [-i] * len(there), "o", color=COLOURS[i], alpha=0.5)
-        low.plot(median(there) if there else [], -i if there else [], "|", color=COLOURS[i], ms=20, mew=3)
-        if len(there) < len(found.steps[start]):
-            low.text(end, -i, f"{len(found.steps[start]) - len(there)} never", ha="right", va="center")
+        if there:
+            low.plot(median(there), -i, "|", color=COLOURS[i], ms=20, mew=3)
+        if missed := len(found.steps[start]) - len(there):
+            low.text(end, -i, f"{missed} never", ha="right", va="center", color=COLOURS[i])
     level(top, found.unprompted, "no prompt")
     level(top, found.threshold, "threshold")
     first, last = (median(found.steps[start]) for start in ("related", "normal"))
-    top.set(title=f"{job}: threshold after {first:g} steps from\nrelated text, {last:g} from N(0, 1)",
-            xscale="symlog", xlim=(0, end), xlabel="training steps")
+    top.set(title=f"{job}: threshold after {first:g} steps from\nrelated text, {last:g} from "
+                  "N(0, 1)", xscale="symlog", xlim=(0, end), xlabel="training steps")
     ticks = [step for step in (0, 1, 2, 5, 10, end)]
     top.set_xticks(ticks, ticks)
     top.minorticks_off()
@@ -902,11 +913,13 @@ def draw_lengths(results, job, *axes):
             found = results.group("length", "accuracy", experiment="length", job=job, method=method,
                                   pinned=pinned, split="test")
             centers, spreads = zip(*map(mean_se, found.values())) if found else ((), ())
-            axis.errorbar(list(found), centers, spreads, fmt=style, color=colour, capsize=3, label=name)
+            axis.errorbar(list(found), centers, spreads, fmt=style, color=colour, capsize=3,
+                          label=name)
         best = max(mean(values) for name, _, _, values in tried if name == "wording")
         level(axis, best, "best English wording")
         level(axis, *(mean(values) for name, _, _, values in tried if name == "none"), "no prompt")
-        P, ticks = chosen_length(results, job, method), list(results.group("length", "step", experiment="length"))
+        P = chosen_length(results, job, method)
+        ticks = list(results.group("length", "step", experiment="length"))
         axis.axvspan(P / 1.12, P * 1.12, color="0.85", zorder=0)
         axis.set(title=f"{job}, {method} tuning: {P} is within 1 SE of the best", xscale="log",
                  ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy")
@@ -957,11 +970,13 @@ def tune(settings):
             with torch.inference_mode():
                 nats, tokens, right = score(model, past(), valid)[:, 0].tolist()
             found.update(loss=nats / tokens, accuracy=right / len(valid))
-            print(f"step {step:4d}   validation: {nats / tokens:.3f} nats, {right / len(valid):.3f} right")
+            print(f"step {step:4d}   validation: {found['loss']:.3f} nats, "
+                  f"{found['accuracy']:.3f} right")
 
     train = {job: lab.rows(job, "train")}
     fit(model, [Arm(soft, job, lr, settings.seed)], train, settings.steps, 32, watch)
-    softprompt.save(soft, path, model, job=job, init=settings.init, steps=settings.steps, lr=lr, **found)
+    softprompt.save(soft, path, model, job=job, init=settings.init, steps=settings.steps, lr=lr,
+                    **found)
     print(f"{path}: {settings.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
           f"{100 * softprompt.trainable_fraction(soft, model):.2f} % of the base's numbers")
 
@@ -1003,7 +1018,8 @@ def parse(arguments):
     parser.add_argument("verb", nargs="?", choices=VERBS, default="main", help="what to do (main)")
     names = {f.name: "--" + f.name.replace("_", "-") for f in fields(Settings)}
     for f in fields(Settings):
-        kind = {"action": "store_true"} if f.type is bool else {"type": f.type, "choices": f.metadata["choices"]}
+        kind = {"type": f.type, "choices": f.metadata["choices"]}
+        kind = {"action": "store_true"} if f.type is bool else kind
         text = f"{f.metadata['help']} ({f.metadata['verbs']}; {f.default})"
         parser.add_argument(names[f.name], help=text, **kind)
     given = vars(parser.parse_args(arguments))

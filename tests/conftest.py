@@ -28,3 +28,13 @@ def model(request):
 
 def ids(*shape, seed=1, vocab=50):
     return torch.randint(vocab, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def as_mha(gqa):
+    """The same model with each of its 2 key/value heads (D = 8) written out for its 2 queries."""
+    mha, state = make_model(n_kv_head=4), gqa.state_dict()
+    for name, p in state.items():
+        if "k_proj" in name or "v_proj" in name:
+            state[name] = p.view(2, 8, 32).repeat_interleave(2, 0).reshape(32, 32)
+    mha.load_state_dict(state)
+    return mha

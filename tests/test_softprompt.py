@@ -4,12 +4,22 @@ import os
 
 import pytest
 import torch
-from conftest import ids, make_model
+from conftest import as_mha, ids, make_model
 
 import softprompt
 from model import Past
-from softprompt import (PrefixMLP, PrefixTuning, PromptTuning, batch, initial_embeddings, load, nearest_tokens,
-                        prefill, save, trainable_fraction)
+from softprompt import (
+    PrefixMLP,
+    PrefixTuning,
+    PromptTuning,
+    batch,
+    initial_embeddings,
+    load,
+    nearest_tokens,
+    prefill,
+    save,
+    trainable_fraction,
+)
 
 P, T = 9, 11
 
@@ -43,7 +53,9 @@ def test_empty_prompt_is_no_prompt(model, tmp_path):
     for kind in (PromptTuning, PrefixTuning):
         soft = kind.start(model, torch.empty(0, 32))
         save(soft, tmp_path / "empty.pt", model)
-        assert torch.equal(model(text, load(tmp_path / "empty.pt", model).past(model))[0], model(text)[0])
+        assert torch.equal(
+            model(text, load(tmp_path / "empty.pt", model).past(model))[0], model(text)[0]
+        )
 
 
 def test_shared_prefill_has_the_gradient_of_prepending_to_every_row(model):
@@ -88,7 +100,9 @@ def test_rows_permute_and_do_not_touch_each_other(model):
 def test_generation_with_mixed_prompts_is_one_by_one(model):
     softs, rows = mixture(model), [[i] * (1 + i) for i in range(6)]
     together = model.generate(rows, 12, prefill(softs, model))
-    assert together == [model.generate([row], 12, soft.past(model))[0] for row, soft in zip(rows, softs)]
+    assert together == [
+        model.generate([row], 12, soft.past(model))[0] for row, soft in zip(rows, softs)
+    ]
 
 
 def test_pinned_prompt_is_seen_from_afar_and_a_sliding_one_is_not():
@@ -109,19 +123,17 @@ def test_order_of_prefix_slots_does_not_matter_without_a_window():
 
 
 def test_prefix_under_gqa_is_the_repeated_prefix_under_mha():
-    gqa, mha = make_model(n_kv_head=2), make_model(n_kv_head=4)
-    state = gqa.state_dict()
-    for name, p in state.items():
-        if "k_proj" in name or "v_proj" in name:
-            state[name] = p.view(2, 8, 32).repeat_interleave(2, 0).reshape(32, 32)
-    mha.load_state_dict(state)
+    gqa = make_model()
+    mha = as_mha(gqa)
     narrow = PrefixTuning(*torch.randn(2, 2, 2, P, 8))
     wide = PrefixTuning(*(x.detach().repeat_interleave(2, 1) for x in narrow.states()))
-    assert torch.allclose(gqa(ids(1, T), narrow.past(gqa))[0], mha(ids(1, T), wide.past(mha))[0], atol=1e-5)
+    assert torch.allclose(
+        gqa(ids(1, T), narrow.past(gqa))[0], mha(ids(1, T), wide.past(mha))[0], atol=1e-5
+    )
 
 
 def test_zero_prefix_is_not_nothing():
-    """P zero keys take the share m = P / (P + sum exp(scores)) of the attention and give nothing."""
+    """P zero keys take a share P / (P + sum exp(scores)) of the attention, and give nothing."""
     from model import attention
 
     q, k, v = torch.randn(3, 1, 4, 1, 8).unbind(0)
@@ -139,7 +151,9 @@ def test_folded_mlp_is_the_live_mlp(model, tmp_path):
     assert torch.equal(model(ids(2, T), soft.fold().past(model))[0], want)
     save(soft, tmp_path / "folded.pt", model)
     kept = load(tmp_path / "folded.pt", model)
-    assert isinstance(kept, PrefixTuning) and torch.equal(model(ids(2, T), kept.past(model))[0], want)
+    assert isinstance(kept, PrefixTuning) and torch.equal(
+        model(ids(2, T), kept.past(model))[0], want
+    )
 
 
 @pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning, PrefixMLP])
@@ -177,14 +191,17 @@ def test_initializations():
     assert torch.equal(normal, initial_embeddings(model, 200, "normal", generator=gen()))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((5, "zeros"), "unknown initialization 'zeros'"),
-    ((5, "text"), "at least one token"),
-    ((5, "text", []), "at least one token"),
-    ((5, "text", [50]), "the vocabulary has 50"),
-    ((256, "normal"), "256 virtual tokens.*block_size=256"),
-    ((-1, "normal"), "-1 virtual tokens"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((5, "zeros"), "unknown initialization 'zeros'"),
+        ((5, "text"), "at least one token"),
+        ((5, "text", []), "at least one token"),
+        ((5, "text", [50]), "the vocabulary has 50"),
+        ((256, "normal"), "256 virtual tokens.*block_size=256"),
+        ((-1, "normal"), "-1 virtual tokens"),
+    ],
+)
 def test_initializations_that_cannot_be(arguments, message):
     with pytest.raises(ValueError, match=message):
         initial_embeddings(make_model(), *arguments)
@@ -205,7 +222,9 @@ def test_a_prompt_belongs_to_one_base(tmp_path):
     save(text_prompt(model), tmp_path / "soft.pt", model)
     with pytest.raises(ValueError) as refused:
         load(tmp_path / "soft.pt", other)
-    assert model.fingerprint()[:16] in str(refused.value) and other.fingerprint()[:16] in str(refused.value)
+    assert model.fingerprint()[:16] in str(refused.value) and other.fingerprint()[:16] in str(
+        refused.value
+    )
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -244,7 +263,9 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
 def test_nearest_tokens_has_a_control():
     model = make_model(vocab_size=500)
     near = nearest_tokens(text_prompt(model), model, 3)
-    assert near.ids[:, 0].tolist() == ids(P).tolist() and torch.allclose(near.cosines[:, 0], torch.ones(P))
+    assert near.ids[:, 0].tolist() == ids(P).tolist() and torch.allclose(
+        near.cosines[:, 0], torch.ones(P)
+    )
     assert near.control.shape == (P, 3) and 0.2 < near.control[:, 0].mean() < 0.9
     with pytest.raises(ValueError, match="prefix"):
         nearest_tokens(text_prompt(model, PrefixTuning), model, 3)

@@ -14,7 +14,7 @@ from conftest import make_model
 import train
 from model import GPT, GPTConfig
 from softprompt import PrefixTuning, PromptTuning, initial_embeddings, load
-from train import JOBS, Arm, Lab, Plan, Results, Sentence, Tokenizer, bpe, collate, fit, score
+from train import JOBS, Arm, Plan, Results, Sentence, Tokenizer, bpe, collate, fit, score
 
 ROOT = Path(train.__file__).parent
 WORDS = "Return the matrix of a graph, plot one axis, solve an equation and open every file".split()
@@ -22,13 +22,21 @@ WORDS = "Return the matrix of a graph, plot one axis, solve an equation and open
 
 def sentences(n, seed=0):
     gen = random.Random(seed)
-    return [Sentence(" ".join(gen.choices(WORDS, k=gen.randint(3, 8))).strip(",") + ".",
-                     gen.choice(train.LIBRARIES), gen.choice(["class", "function"])) for _ in range(n)]
+    return [
+        Sentence(
+            " ".join(gen.choices(WORDS, k=gen.randint(3, 8))).strip(",") + ".",
+            gen.choice(train.LIBRARIES),
+            gen.choice(["class", "function"]),
+        )
+        for _ in range(n)
+    ]
 
 
 @pytest.fixture(scope="module")
 def tok():
-    return Tokenizer(bpe([s.text for s in sentences(50)] + ["\n -> numpy torch class function"], 330))
+    return Tokenizer(
+        bpe([s.text for s in sentences(50)] + ["\n -> numpy torch class function"], 330)
+    )
 
 
 def tiny(tok, **shape):
@@ -37,7 +45,11 @@ def tiny(tok, **shape):
 
 def slow_bpe(texts, size):
     """The definition: count all pairs, merge the commonest (of equals, the first in order)."""
-    words = [[bytes([b]) for b in piece.encode()] for text in texts for piece in train.re.findall(train.PATTERN, text)]
+    words = [
+        [bytes([b]) for b in piece.encode()]
+        for text in texts
+        for piece in train.re.findall(train.PATTERN, text)
+    ]
     tokens = [bytes([b]) for b in range(256)]
     while len(tokens) < size:
         counts = train.Counter(pair for word in words for pair in zip(word, word[1:]))
@@ -55,15 +67,29 @@ def slow_bpe(texts, size):
 
 
 def test_bpe_is_its_definition():
-    texts = [s.text for s in sentences(30)] + ["aaaa aaa aaaaa banana bandana", "x = 12 + 3_4", "naïve café"]
+    texts = [s.text for s in sentences(30)] + [
+        "aaaa aaa aaaaa banana bandana",
+        "x = 12 + 3_4",
+        "naïve café",
+    ]
     assert bpe(texts, 400) == slow_bpe(texts, 400)
 
 
 def test_tokenizer_round_trips_anything(tok):
     gen = random.Random(0)
     for _ in range(300):
-        text = "".join(chr(gen.choice([gen.randrange(1, 128), gen.randrange(128, 0xD800), gen.randrange(0xE000, 0x20000)]))
-                       for _ in range(gen.randrange(40)))
+        text = "".join(
+            chr(
+                gen.choice(
+                    [
+                        gen.randrange(1, 128),
+                        gen.randrange(128, 0xD800),
+                        gen.randrange(0xE000, 0x20000),
+                    ]
+                )
+            )
+            for _ in range(gen.randrange(40))
+        )
         assert tok.decode(tok.encode(text)) == text
     assert all(tok.encoding.decode_single_token_bytes(b) == bytes([b]) for b in range(256))
     assert isinstance(tok.encoding, tiktoken.Encoding) and tok.end not in tok.encode("<|end|>")
@@ -71,7 +97,10 @@ def test_tokenizer_round_trips_anything(tok):
 
 def test_an_example_is_wording_then_sentence_then_answer(tok):
     s = Sentence("Return the matrix of a graph.", "networkx", "function")
-    for job, answer in zip(("library", "kind", "first", "last", "count"), ("networkx", "function", "Return", "graph", "6")):
+    for job, answer in zip(
+        ("library", "kind", "first", "last", "count"),
+        ("networkx", "function", "Return", "graph", "6"),
+    ):
         question, ids = tok.example(job, s, "Say it.")
         assert tok.decode(question) == "Say it.\nReturn the matrix of a graph. ->"
         assert ids[-1] == tok.end and tok.decode(ids[:-1]) == " " + answer
@@ -87,18 +116,28 @@ def test_collate_scores_the_answers_and_nothing_else():
 
 def test_docstrings_are_read_without_importing(tmp_path):
     path = tmp_path / "module.py"
-    path.write_text('raise SystemExit\nclass A:\n    """A summary.\n\n    More."""\n'
-                    '    async def f(self):\n        """Another."""\n')
+    path.write_text(
+        'raise SystemExit\nclass A:\n    """A summary.\n\n    More."""\n'
+        '    async def f(self):\n        """Another."""\n'
+    )
     assert sorted(train.docstrings_in(("numpy", path))) == [
-        ("numpy", "class", "A summary.\n\nMore."), ("numpy", "function", "Another.")]
+        ("numpy", "class", "A summary.\n\nMore."),
+        ("numpy", "function", "Another."),
+    ]
     path.write_text("def broken(:\n")
     assert train.docstrings_in(("numpy", path)) == []
 
 
 def test_sentences_are_split_by_their_own_text():
-    docs = [("numpy", "function", f"Give back number {i} of them all.\n\nMore.") for i in range(2000)]
-    docs += [("numpy", "class", "An array of numpy scalars, they say."), ("torch", "class", "Too short."),
-             ("torch", "class", "Ünicode is left out of the sentences."), docs[0]]
+    docs = [
+        ("numpy", "function", f"Give back number {i} of them all.\n\nMore.") for i in range(2000)
+    ]
+    docs += [
+        ("numpy", "class", "An array of numpy scalars, they say."),
+        ("torch", "class", "Too short."),
+        ("torch", "class", "Ünicode is left out of the sentences."),
+        docs[0],
+    ]
     data = train.sentences_of(docs)
     assert sum(map(len, data.values())) == 2000
     assert all(train.split_of(s.text) == split for split, part in data.items() for s in part)
@@ -110,7 +149,9 @@ def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
     rows = [tok.example("count", s) for s in some]
     soft = PromptTuning(torch.randn(3, 16))
     nats, tokens, right = score(model, soft.past(model), rows)[:, 0].tolist()
-    assert nats / tokens == pytest.approx(model.loss(*collate(rows, "cpu"), soft.past(model)).item(), rel=1e-5)
+    assert nats / tokens == pytest.approx(
+        model.loss(*collate(rows, "cpu"), soft.past(model)).item(), rel=1e-5
+    )
     answers = model.generate([question for question, _ in rows], 4, soft.past(model), stop=tok.end)
     assert right == sum(answer == want[:-1] for answer, (_, want) in zip(answers, rows))
     assert tokens == sum(len(answer) for _, answer in rows)
@@ -118,14 +159,23 @@ def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
 
 @pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning])
 def test_trained_together_is_trained_alone(tok, kind):
-    model, train_rows = tiny(tok), {job: [tok.example(job, s) for s in sentences(60)] for job in ("kind", "count")}
+    model, train_rows = (
+        tiny(tok),
+        {job: [tok.example(job, s) for s in sentences(60)] for job in ("kind", "count")},
+    )
     before = model.fingerprint()
 
     def arms():
         torch.manual_seed(0)
-        settings = [("kind", 0.03, 0, None, 4), ("count", 0.01, 1, 0, 30), ("kind", 0.1, 2, None, 1)]
-        return [Arm(kind.start(model, torch.randn(P, 16) * 0.2), job, lr, seed, pinned)
-                for job, lr, seed, pinned, P in settings]
+        settings = [
+            ("kind", 0.03, 0, None, 4),
+            ("count", 0.01, 1, 0, 30),
+            ("kind", 0.1, 2, None, 1),
+        ]
+        return [
+            Arm(kind.start(model, torch.randn(P, 16) * 0.2), job, lr, seed, pinned)
+            for job, lr, seed, pinned, P in settings
+        ]
 
     together, alone, start = arms(), arms(), arms()
     fit(model, together, train_rows, 6, 4, lambda step, past: None)
@@ -142,8 +192,10 @@ def test_shipped_base():
     config = model.config
     assert config.n_kv_head < config.n_head and config.window < max(Plan().lengths)
     assert (ROOT / "base.pt").stat().st_size < 5e6
-    held_out = [Sentence("Compute the eigenvalues of a square matrix.", "sympy", "function"),
-                Sentence("Return the shortest path between two nodes.", "networkx", "function")]
+    held_out = [
+        Sentence("Compute the eigenvalues of a square matrix.", "sympy", "function"),
+        Sentence("Return the shortest path between two nodes.", "networkx", "function"),
+    ]
     for s in held_out:
         for job in ("first", "last", "kind"):
             question, answer = tok.example(job, s, JOBS[job].wordings[0])
@@ -152,14 +204,17 @@ def test_shipped_base():
 
 @pytest.fixture
 def small_world(tok, tmp_path, monkeypatch):
-    """A base trained for a moment on two jobs, three libraries' worth of sentences, a small plan."""
+    """A base trained for a moment on two jobs, random sentences, and a small plan."""
     data = {"train": sentences(200), "valid": sentences(24, 1), "test": sentences(24, 2)}
     torch.manual_seed(0)
     model = GPT(GPTConfig(tok.end + 1, 128, 1, 2, 32, n_kv_head=1, window=16))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     for step in range(60):
         job = ("kind", "count")[step % 2]
-        rows = [tok.example(job, s, JOBS[job].wordings[0]) for s in random.Random(step).sample(data["train"], 16)]
+        rows = [
+            tok.example(job, s, JOBS[job].wordings[0])
+            for s in random.Random(step).sample(data["train"], 16)
+        ]
         optimizer.zero_grad()
         model.loss(*collate(rows, "cpu")).backward()
         optimizer.step()
@@ -173,7 +228,10 @@ def small_world(tok, tmp_path, monkeypatch):
 
 
 def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
-    out, command = small_world / "out", ["--base", str(small_world / "base.pt"), "--out", str(small_world / "out")]
+    out, command = (
+        small_world / "out",
+        ["--base", str(small_world / "base.pt"), "--out", str(small_world / "out")],
+    )
     weights = train.weights
 
     def killed(lab, job):
@@ -185,7 +243,10 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
     assert stop.value.code == 130
     half = (out / "results.csv").read_text()
     with open(out / "results.csv", "a") as file:  # and a run that had only begun to write
-        file.write(half.splitlines()[-1].replace(",test,", ",valid,").replace("length", "methods") + "\nfull,hal")
+        file.write(
+            half.splitlines()[-1].replace(",test,", ",valid,").replace("length", "methods")
+            + "\nfull,hal"
+        )
     monkeypatch.setattr(train, "weights", weights)
     train.main(command)
     done = (out / "results.csv").read_text()
@@ -198,7 +259,14 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
     [none] = results.find(method="none", split="test")
     learned = results.find(experiment="initialization", init="related", split="test")
     assert min(row["loss"] for row in learned) < none["loss"]
-    names = {"initialization.png", "length.png", "methods.png", "kind.pt", "library.pt", "results.csv"}
+    names = {
+        "initialization.png",
+        "length.png",
+        "methods.png",
+        "kind.pt",
+        "library.pt",
+        "results.csv",
+    }
     assert names <= {path.name for path in out.iterdir()}
     assert not list(out.glob("*.part*"))
     model, _ = train.load_base(train.Settings(base=str(small_world / "base.pt")))
@@ -210,40 +278,68 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
     monkeypatch.setattr(train, "fit", None)  # a finished job only draws
     train.main(command)
     train.main(["plot", "--out", str(out)])
-    assert (out / "results.csv").read_text() == done and (out / "length.png").stat().st_mtime_ns > stamp
+    assert (out / "results.csv").read_text() == done and (
+        out / "length.png"
+    ).stat().st_mtime_ns > stamp
 
 
 def test_tune_then_generate(small_world, capsys):
     base, path = ["--base", str(small_world / "base.pt")], str(small_world / "first.pt")
-    train.main(["tune", "--job", "count", "--method", "prefix", "--length", "3", "--init", "text", "--init-text",
-                "Count the words", "--steps", "4", "--save", path, "--out", str(small_world / "out"), *base])
+    train.main(
+        [
+            "tune",
+            "--job",
+            "count",
+            "--method",
+            "prefix",
+            "--length",
+            "3",
+            "--init",
+            "text",
+            "--init-text",
+            "Count the words",
+            "--steps",
+            "4",
+            "--save",
+            path,
+            "--out",
+            str(small_world / "out"),
+            *base,
+        ]
+    )
     assert "3 virtual tokens" in capsys.readouterr().out
     train.main(["generate", "--prompt", path, "--text", "Open the file.", *base])
     assert capsys.readouterr().out.startswith("without a prompt")
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["tune", "--job", "poem"], "'poem'.*library"),
-    (["tune", "--method", "lora"], "'lora'.*prefix"),
-    (["tune", "--init", "zeros"], "'zeros'.*matched"),
-    (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
-    (["tune", "--length", "x"], "--length.*'x'"),
-    (["tune", "--init", "text"], "--init-text"),
-    (["tune", "--init", "text", "--init-text", " "], "--init-text"),
-    (["--base", "nowhere.pt"], "nowhere.pt.*pretrain"),
-    (["--base", "damaged.pt"], "damaged.pt is damaged"),
-    (["--base", "prompt.pt"], "prompt.pt does not hold a base model"),
-    (["generate", "--prompt", "other.pt", "--text", "A word."], "trained on the base .* this base is"),
-    (["generate", "--prompt", "nowhere.pt", "--text", "A word."], "nowhere.pt"),
-    (["generate", "--text", "A word."], "--prompt"),
-    (["generate", "--prompt", "prompt.pt", "--text", "word " * 300], "block_size=256"),
-    (["--out", "damaged.pt"], "damaged.pt"),
-    (["plot", "--out", "empty"], "results.csv"),
-    (["plot", "--lr", "1"], "--lr belongs to tune"),
-    (["--nonsense"], "--nonsense"),
-    (["--device", "cuda"], "cuda"),
-    (["--device", "abacus"], "abacus"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["tune", "--job", "poem"], "'poem'.*library"),
+        (["tune", "--method", "lora"], "'lora'.*prefix"),
+        (["tune", "--init", "zeros"], "'zeros'.*matched"),
+        (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
+        (["tune", "--length", "x"], "--length.*'x'"),
+        (["tune", "--init", "text"], "--init-text"),
+        (["tune", "--init", "text", "--init-text", " "], "--init-text"),
+        (["--base", "nowhere.pt"], "nowhere.pt.*pretrain"),
+        (["--base", "damaged.pt"], "damaged.pt is damaged"),
+        (["--base", "prompt.pt"], "prompt.pt does not hold a base model"),
+        (
+            ["generate", "--prompt", "other.pt", "--text", "A word."],
+            "trained on the base .* this base is",
+        ),
+        (["generate", "--prompt", "nowhere.pt", "--text", "A word."], "nowhere.pt"),
+        (["generate", "--text", "A word."], "--prompt"),
+        (["generate", "--prompt", "prompt.pt", "--text", "word " * 300], "block_size=256"),
+        (["--out", "damaged.pt"], "damaged.pt"),
+        (["plot", "--out", "empty"], "results.csv"),
+        (["plot", "--lr", "1"], "--lr belongs to tune"),
+        (["--nonsense"], "--nonsense"),
+        (["--device", "cuda"], "cuda"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
     if arguments[-1] == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
@@ -257,7 +353,11 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
         train.main(arguments)
     lines = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and train.re.search(message, lines[0]), lines
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.pt", "other.pt", "prompt.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "damaged.pt",
+        "other.pt",
+        "prompt.pt",
+    ]
 
 
 def test_no_docstrings_is_said(tmp_path, monkeypatch, capsys):
@@ -268,8 +368,12 @@ def test_no_docstrings_is_said(tmp_path, monkeypatch, capsys):
 
 
 def test_nothing_happens_at_import_and_help_lists_every_option():
-    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and all(f"--{f.name.replace('_', '-')}" in done.stdout for f in train.fields(train.Settings))
+    done = subprocess.run(
+        [sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and all(
+        f"--{f.name.replace('_', '-')}" in done.stdout for f in train.fields(train.Settings)
+    )
 
 
 def test_the_readme_s_python_runs(tmp_path, monkeypatch):

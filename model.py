@@ -118,7 +118,7 @@ def visible(q_pos, k_pos, pinned, window=None):
 
 
 def blocks(q_pos, k_pos, pinned, window):
-    """Cut T queries into N blocks of R <= W, and find the few keys that each block can need.
+    """Cut T queries into N blocks of R = W / 2, and find the few keys that each block can need.
 
     A window as a mask over all keys saves nothing: T * S scores are computed and most thrown away.
     But R queries need no more than the pinned keys and the W + R - 1 up to their own end. So
@@ -128,7 +128,7 @@ def blocks(q_pos, k_pos, pinned, window):
     own (B N, R). A key is in a block once at most, so the one rule holds there as it stands.
     """
     (B, T), S, device = q_pos.shape, k_pos.shape[1], q_pos.device
-    R, M = min(window, T), int(pinned.max())
+    R, M = min(max(window // 2, 1), T), int(pinned.max())
     N = -(-T // R)
     q_pos = F.pad(q_pos, (0, N * R - T), value=-1).view(B, N, R)  # (B, N, R)
     # Empty slots may lie between a row's tokens, so look keys up by position, not by slot.

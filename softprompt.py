@@ -249,22 +249,24 @@ def save(soft, path, model, **facts):
     write(path, {"kind": soft.kind, "base": model.fingerprint(), "facts": facts, "state": state})
 
 
-def load(path, model):
+def load(path, model, fingerprint=None):
     """The soft prompt in a file, on the model's device; its facts are in `.facts`.
 
+    `fingerprint` is the model's where it is known already: of many files, it is taken once.
     Raises ValueError for a damaged file, a file of another kind, and a prompt of another base: the
     same vectors mean nothing to other weights. Nothing in the file is executed.
     """
     content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
-    if content["base"] != model.fingerprint():
+    fingerprint = fingerprint or model.fingerprint()
+    if content["base"] != fingerprint:
         raise ValueError(
             f"{path} was trained on the base {content['base'][:16]}, this base is "
-            f"{model.fingerprint()[:16]}: a soft prompt works on its own base only"
+            f"{fingerprint[:16]}: a soft prompt works on its own base only"
         )
-    kind = {"prompt": PromptTuning, "prefix": PrefixTuning}[content["kind"]]
-    soft = kind(*(content["state"][name] for name in KINDS[content["kind"]]))
+    state = content["state"]
+    if content["kind"] == "prompt":
+        soft = PromptTuning(state["embeddings"])
+    else:
+        soft = PrefixTuning(state["keys"], state["values"])
     soft.facts = content["facts"]
     return soft.to(model.device)
-
-
-KINDS = {"prompt": ("embeddings",), "prefix": ("keys", "values")}

@@ -302,7 +302,7 @@ class Settings:
     lr: float = option(0.0, "learning rate of AdamW; 0: the method's own", "tune")
     seed: int = option(0, "which random numbers and examples", "tune")
     save: str = option("", "file of the trained prompt; default: OUT/JOB-METHOD.pt", "tune")
-    prompt: str = option("", "file of a trained prompt", "generate")
+    prompt: tuple = option((), "files of trained prompts", "generate")
     text: str = option("", "a sentence to answer", "generate")
 
 
@@ -982,14 +982,20 @@ def tune(settings):
 
 
 def generate(settings):
-    """Answer one sentence without and with a soft prompt."""
+    """Answer a sentence without and with each soft prompt, all in one batch over one base."""
     if not settings.prompt or not settings.text.strip():
-        raise ValueError('generate needs --prompt FILE and --text "a sentence"')
+        raise ValueError('generate needs --prompt FILE... and --text "a sentence"')
     model, tok = load_base(settings)
-    soft, row = softprompt.load(settings.prompt, model), tok.encode(f"\n{settings.text.strip()} ->")
-    for name, past in (("without a prompt", None), (settings.prompt, soft.past(model))):
-        [ids] = model.generate([row], 16, past, stop=tok.end)
-        print(f"{name:24s}{tok.decode(ids).strip()}")
+    mark = model.fingerprint()
+    softs = [PromptTuning(torch.empty(0, model.config.n_embd, device=model.device))]
+    softs += [softprompt.load(path, model, mark) for path in settings.prompt]
+    rows = [tok.encode(f"\n{settings.text.strip()} ->")] * len(softs)
+    with torch.inference_mode():
+        answers = model.generate(rows, 16, prefill(softs, model), stop=tok.end)
+    width = max(map(len, ("without a prompt", *settings.prompt)))
+    for name, soft, answer in zip(("without a prompt", *settings.prompt), softs, answers):
+        print(f"{name:{width}s}  {soft.kind} of {softprompt.length_of(soft):3d}  "
+              f"{tok.decode(answer).strip()}")
 
 
 def plot(settings):
@@ -1018,8 +1024,8 @@ def parse(arguments):
     parser.add_argument("verb", nargs="?", choices=VERBS, default="main", help="what to do (main)")
     names = {f.name: "--" + f.name.replace("_", "-") for f in fields(Settings)}
     for f in fields(Settings):
-        kind = {"type": f.type, "choices": f.metadata["choices"]}
-        kind = {"action": "store_true"} if f.type is bool else kind
+        kind = {bool: {"action": "store_true"}, tuple: {"nargs": "+"}}.get(
+            f.type, {"type": f.type, "choices": f.metadata["choices"]})
         text = f"{f.metadata['help']} ({f.metadata['verbs']}; {f.default})"
         parser.add_argument(names[f.name], help=text, **kind)
     given = vars(parser.parse_args(arguments))

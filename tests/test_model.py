@@ -97,7 +97,7 @@ def test_window_in_blocks_is_the_window_as_a_mask(pinned, side, monkeypatch):
 def test_blocks_look_at_few_keys():
     position = torch.arange(4096)[None]
     slots, k_pos, q_pos = blocks(position, position, torch.tensor([4]), 32)
-    assert slots.shape == (1, 128, 4 + 2 * 32 - 1)
+    assert slots.shape == (1, 256, 4 + 32 + 16 - 1)
     assert (
         visible(q_pos, k_pos, torch.tensor([4]), 32).sum()
         == visible(position, position, torch.tensor([4]), 32).sum()

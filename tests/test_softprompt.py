@@ -69,40 +69,42 @@ def test_shared_prefill_has_the_gradient_of_prepending_to_every_row(model):
     assert shared.embeddings.grad.abs().max() > 1e-3
 
 
-def mixture(model, n=6):
-    kinds = (PromptTuning, PrefixTuning, PrefixMLP)
-    return [kinds[i % 3].start(model, torch.randn(1 + 3 * i % 11, 32)) for i in range(n)]
+def mixture(model, n=64):
+    """n soft prompts of all kinds and of 1 to 20 virtual tokens, a pinning for each, and a text."""
+    kinds, pins = (PromptTuning, PrefixTuning, PrefixMLP), (None, 0, 2, None)
+    softs = [kinds[i % 3].start(model, torch.randn(1 + 7 * i % 20, 32)) for i in range(n)]
+    text = ids(n, T, seed=2)
+    text[torch.arange(T) >= 1 + 5 * torch.arange(n)[:, None] % T] = -1  # 1 to T tokens
+    return softs, [pins[i % 4] for i in range(n)], text
 
 
 def test_mixed_batch_is_its_rows_one_by_one(model):
-    softs, text = mixture(model), ids(6, T, seed=2)
-    text[1, 5:] = -1
-    pins = [None, 0, 2, None, 0, None]
+    softs, pins, text = mixture(model)
     together = model(text, prefill(softs, model, pins))[0]
     by_hand = model(text, batch([s.past(model, p) for s, p in zip(softs, pins)]))[0]
     for i, (soft, pin) in enumerate(zip(softs, pins)):
         alone = model(text[i : i + 1], soft.past(model, pin))[0][0]
         real = text[i] >= 0
-        assert torch.allclose(together[i][real], alone[real], atol=1e-5)
-        assert torch.allclose(by_hand[i][real], alone[real], atol=1e-5)
-
-
-def test_rows_permute_and_do_not_touch_each_other(model):
-    softs, text = mixture(model), ids(6, T, seed=2)
-    past = prefill(softs, model)
-    logits = model(text, past)[0]
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    assert torch.allclose(model(text[order], past.rows(order))[0], logits[order], atol=1e-5)
-    fewer = prefill(softs[:3], model)
-    assert torch.allclose(model(text[:3], fewer)[0], logits[:3], atol=1e-5)
+        assert torch.allclose(together[i][real], alone[real], atol=1e-4)
+        assert torch.allclose(by_hand[i][real], alone[real], atol=1e-4)
 
 
 def test_generation_with_mixed_prompts_is_one_by_one(model):
-    softs, rows = mixture(model), [[i] * (1 + i) for i in range(6)]
-    together = model.generate(rows, 12, prefill(softs, model))
-    assert together == [
-        model.generate([row], 12, soft.past(model))[0] for row, soft in zip(rows, softs)
-    ]
+    softs, pins, text = mixture(model)
+    rows = [[i for i in row if i >= 0] for row in text.tolist()]
+    together = model.generate(rows, 12, prefill(softs, model, pins))
+    for soft, pin, row, answer in zip(softs, pins, rows, together):
+        assert answer == model.generate([row], 12, soft.past(model, pin))[0]
+
+
+def test_rows_permute_and_do_not_touch_each_other(model):
+    softs, pins, text = mixture(model)
+    past = prefill(softs, model, pins)
+    logits = model(text, past)[0]
+    order = torch.randperm(64)
+    assert torch.allclose(model(text[order], past.rows(order))[0], logits[order], atol=1e-4)
+    fewer = prefill(softs[:40], model, pins[:40])
+    assert torch.allclose(model(text[:40], fewer)[0], logits[:40], atol=1e-4)
 
 
 def test_pinned_prompt_is_seen_from_afar_and_a_sliding_one_is_not():
@@ -279,7 +281,7 @@ def test_trainable_fraction():
 
 
 def test_a_past_of_other_rows_than_the_text_is_refused(model):
-    past = prefill(mixture(model, 3), model)
+    past = prefill(mixture(model, 3)[0], model)
     assert isinstance(past, Past)
     with pytest.raises(ValueError, match="3 rows before 2 rows"):
         model(ids(2, T), past)

@@ -242,15 +242,13 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
         train.main(command)
     assert stop.value.code == 130
     half = (out / "results.csv").read_text()
-    with open(out / "results.csv", "a") as file:  # and a run that had only begun to write
-        file.write(
-            half.splitlines()[-1].replace(",test,", ",valid,").replace("length", "methods")
-            + "\nfull,hal"
-        )
+    begun = half.splitlines()[-1].replace(",test,", ",valid,").replace("length", "methods")
+    with open(out / "results.csv", "a") as file:  # a run that had only begun to write
+        file.write(f"{begun}\nfull,hal")
     monkeypatch.setattr(train, "weights", weights)
     train.main(command)
     done = (out / "results.csv").read_text()
-    assert done.startswith(half) and "hal\n" not in done
+    assert done.startswith(half) and begun not in done and "full,hal" not in done
     rows = list(csv.DictReader(done.splitlines()))
     key = [tuple(row[name] for name in train.FIELDS[:12]) for row in rows]
     assert len(set(key)) == len(key)
@@ -308,8 +306,17 @@ def test_tune_then_generate(small_world, capsys):
         ]
     )
     assert "3 virtual tokens" in capsys.readouterr().out
-    train.main(["generate", "--prompt", path, "--text", "Open the file.", *base])
-    assert capsys.readouterr().out.startswith("without a prompt")
+    second = str(small_world / "second.pt")
+    more = ["--init", "matched", "--lr", "0.01", "--seed", "3", "--save", second, *base]
+    train.main(["tune", "--length", "20", "--steps", "1", *more])
+    capsys.readouterr()
+    alone = []
+    for prompts in ([path], [second], [path, second]):  # a prefix of 3 and a prompt of 20
+        train.main(["generate", "--prompt", *prompts, "--text", "Open the file.", *base])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("without a prompt") and len(lines) == 1 + len(prompts)
+        alone += lines[1:]
+    assert alone[:2] == alone[2:] and "first.pt" in alone[0] and "second.pt" in alone[1]
 
 
 @pytest.mark.parametrize(
@@ -330,6 +337,10 @@ def test_tune_then_generate(small_world, capsys):
             "trained on the base .* this base is",
         ),
         (["generate", "--prompt", "nowhere.pt", "--text", "A word."], "nowhere.pt"),
+        (
+            ["generate", "--prompt", "prompt.pt", "other.pt", "--text", "A word."],
+            "other.pt was trained",
+        ),
         (["generate", "--text", "A word."], "--prompt"),
         (["generate", "--prompt", "prompt.pt", "--text", "word " * 300], "block_size=256"),
         (["--out", "damaged.pt"], "damaged.pt"),

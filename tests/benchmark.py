@@ -24,14 +24,30 @@ from model import GPT, GPTConfig
 from softprompt import PrefixTuning, PromptTuning, initial_embeddings, prefill
 from train import SHAPE, Arm, Tokenizer, fit
 
-SMOL = dict(vocab_size=49152, block_size=8192, n_layer=30, n_head=9, n_embd=576, n_kv_head=3,
-            n_hidden=1536, rope_base=100000.0)  # the shapes of SmolLM2-135M
+SMOL = dict(
+    vocab_size=49152,
+    block_size=8192,
+    n_layer=30,
+    n_head=9,
+    n_embd=576,
+    n_kv_head=3,
+    n_hidden=1536,
+    rope_base=100000.0,
+)  # the shapes of SmolLM2-135M
 BASE = {**SHAPE, "n_hidden": GPT(GPTConfig(**SHAPE)).config.n_hidden}
 B, T, SCORED = 8, 32, 3
 TARGETS = {  # at least, or for those with a minus sign at most
-    "smol prompt 20": 1.9, "smol prompt 100": 3.5, "smol prefix 20": 1.2, "smol prefix 100": 1.2,
-    "smol floor 20": -1.15, "smol floor 100": -1.45, "smol generate 1": 1.5, "smol generate 16": 1.3,
-    "base mixed 512": 0.9, "window 32k over 4k": -10, "window over full at 16k": 5,
+    "smol prompt 20": 1.9,
+    "smol prompt 100": 3.5,
+    "smol prefix 20": 1.2,
+    "smol prefix 100": 1.2,
+    "smol floor 20": -1.15,
+    "smol floor 100": -1.45,
+    "smol generate 1": 1.5,
+    "smol generate 16": 1.3,
+    "base mixed 512": 0.9,
+    "window 32k over 4k": -10,
+    "window over full at 16k": 5,
 }
 
 
@@ -62,11 +78,18 @@ def theirs(shape, device, kind=None, P=20):
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=shape["vocab_size"], hidden_size=shape["n_embd"],
-        intermediate_size=shape["n_hidden"], num_hidden_layers=shape["n_layer"],
-        num_attention_heads=shape["n_head"], num_key_value_heads=shape["n_kv_head"],
-        max_position_embeddings=8192, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=None, pad_token_id=0)
+        vocab_size=shape["vocab_size"],
+        hidden_size=shape["n_embd"],
+        intermediate_size=shape["n_hidden"],
+        num_hidden_layers=shape["n_layer"],
+        num_attention_heads=shape["n_head"],
+        num_key_value_heads=shape["n_kv_head"],
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = transformers.LlamaForCausalLM(config).to(device, dtype)
     if kind is None:
@@ -109,14 +132,18 @@ def their_step(model):
 
 def floor_step(model):
     """The bare base with gradients to its inputs: what no soft prompt can be faster than."""
-    embeds = torch.randn(B, T, model.config.n_embd, device=model.device, dtype=next(model.parameters()).dtype)
+    embeds = torch.randn(
+        B, T, model.config.n_embd, device=model.device, dtype=next(model.parameters()).dtype
+    )
     embeds.requires_grad_(True)
     targets = torch.randint(model.config.vocab_size, (B * SCORED,), device=model.device)
 
     def step():
         embeds.grad = None
         h, _ = model.hidden(embeds=embeds, first=T - SCORED)
-        torch.nn.functional.cross_entropy(model.unembed(h).flatten(0, 1).float(), targets).backward()
+        torch.nn.functional.cross_entropy(
+            model.unembed(h).flatten(0, 1).float(), targets
+        ).backward()
 
     return step
 
@@ -127,27 +154,42 @@ def training(add, device):
         floor = floor_step(model)
         for P in (20, 100):
             for kind in ("prompt", "prefix"):
-                mine, peft, bare = turns(n, our_step(model, kind, P),
-                                         their_step(theirs(shape, device, kind, P)), floor)
+                mine, peft, bare = turns(
+                    n, our_step(model, kind, P), their_step(theirs(shape, device, kind, P)), floor
+                )
                 add(f"{name} {kind} {P}", peft / mine, "x faster than PEFT, a training step", mine)
                 if kind == "prompt":
                     add(f"{name} floor {P}", mine / bare, "x the bare base's step", mine)
 
 
+PEAKS = ("ours", "peft", "full", "4096", "32768")
+
+
 def memory(add, device):
     """Peak memory of a process that takes three steps, over that of one that only built the model."""
     peaks = {}
-    for what in ("ours", "peft", "full"):
+    for what in PEAKS:
         command = [sys.executable, __file__, "--device", device, "--peak", what]
-        peaks[what] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        peaks[what] = float(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        )
     add("smol memory ours", peaks["ours"], "MB above the model, a training step, P=20")
     add("smol memory PEFT", peaks["peft"] / peaks["ours"], "x ours")
     add("smol memory full fine-tuning", peaks["full"] / peaks["ours"], "x ours")
+    add(
+        "window memory 32k over 4k", peaks["32768"] / peaks["4096"], "x the memory for 8 x the text"
+    )
 
 
 def peak(what, device):
-    model = ours(SMOL, device) if what == "ours" else theirs(SMOL, device, {"peft": "prompt"}.get(what))
-    step = our_step(model, "prompt", 20) if what == "ours" else their_step(model)
+    if what == "ours":
+        step = our_step(ours(SMOL, device), "prompt", 20)
+    elif what in ("peft", "full"):
+        step = their_step(theirs(SMOL, device, {"peft": "prompt"}.get(what)))
+    else:
+        model = ours({**BASE, "block_size": 40000, "window": 256}, device)
+        idx = torch.zeros(1, int(what), dtype=torch.long, device=device)
+        step = torch.inference_mode()(lambda: model.hidden(idx))
 
     def used():
         if device == "cuda":
@@ -173,21 +215,36 @@ def generation(add, device):
                     model.generate(text, 32, soft.past(model))
 
             def peft(other=other, idx=idx, mask=mask):
-                other.generate(input_ids=idx, attention_mask=mask, max_new_tokens=32,
-                               min_new_tokens=32, do_sample=False)
+                other.generate(
+                    input_ids=idx,
+                    attention_mask=mask,
+                    max_new_tokens=32,
+                    min_new_tokens=32,
+                    do_sample=False,
+                )
 
             a, b = turns(n, mine, peft)
-            add(f"{name} generate {rows}", b / a, f"x faster than PEFT, 32 tokens for {rows} rows", a)
+            add(
+                f"{name} generate {rows}",
+                b / a,
+                f"x faster than PEFT, 32 tokens for {rows} rows",
+                a,
+            )
 
 
 def many(add, device):
     """N prompts in one mixed batch, against one shared prompt and against one row at a time."""
-    for name, shape, counts in (("base", BASE, (1, 4, 16, 64, 256, 512)), ("smol", SMOL, (1, 4, 16))):
+    for name, shape, counts in (
+        ("base", BASE, (1, 4, 16, 64, 256, 512)),
+        ("smol", SMOL, (1, 4, 16)),
+    ):
         model, gen = ours(shape, device), random.Random(0)
         size = sum(p.numel() for p in model.parameters())
         for N in counts:
-            softs = [PromptTuning.start(model, initial_embeddings(model, gen.randint(8, 20), "vocab"))
-                     for _ in range(N)]
+            softs = [
+                PromptTuning.start(model, initial_embeddings(model, gen.randint(8, 20), "vocab"))
+                for _ in range(N)
+            ]
             softs[0] = PromptTuning.start(model, initial_embeddings(model, 20, "vocab"))
             with torch.no_grad():  # a server keeps the pasts, not the prompts
                 past, shared = prefill(softs, model), softs[0].past(model)
@@ -195,14 +252,30 @@ def many(add, device):
             rows = torch.randint(shape["vocab_size"], (N, T)).tolist()
             new, few = 8, min(N, 16)
             mixed, same, single = turns(
-                5 if N < 256 else 3, lambda: model.generate(rows, new, past),
+                5 if N < 256 else 3,
+                lambda: model.generate(rows, new, past),
                 lambda: model.generate(rows, new, shared),
-                lambda: [model.generate([row], new, p) for row, p in zip(rows[:few], pasts)])
-            add(f"{name} mixed {N}", same / mixed, f"of the speed of one shared prompt, {N} prompts", mixed,
-                N * (T + new) / mixed)
-            add(f"{name} one by one {N}", single / few * N / mixed, "x faster than one at a time", mixed,
-                few * (T + new) / single)
-        add(f"{name} bytes", 4 * softs[0].embeddings.numel() / (4 * size), "of the base's bytes, a 20-vector variant")
+                lambda: [model.generate([row], new, p) for row, p in zip(rows[:few], pasts)],
+            )
+            add(
+                f"{name} mixed {N}",
+                same / mixed,
+                f"of the speed of one shared prompt, {N} prompts",
+                mixed,
+                N * (T + new) / mixed,
+            )
+            add(
+                f"{name} one by one {N}",
+                single / few * N / mixed,
+                "x faster than one at a time",
+                mixed,
+                few * (T + new) / single,
+            )
+        add(
+            f"{name} bytes",
+            4 * softs[0].embeddings.numel() / (4 * size),
+            "of the base's bytes, a 20-vector variant",
+        )
 
 
 def window(add, device):
@@ -215,20 +288,38 @@ def window(add, device):
             took[T], *other = turns(3, *jobs)
             add(f"window {T}", took[T] / T * 1e6, "microseconds a token, window 256", took[T])
             if T == 16384:
-                add("window over full at 16k", other[0] / took[T], "x faster than full attention", took[T])
+                add(
+                    "window over full at 16k",
+                    other[0] / took[T],
+                    "x faster than full attention",
+                    took[T],
+                )
         add("window 32k over 4k", took[32768] / took[4096], "x the time for 8 x the text")
 
 
 def sweep(add, device):
     model, steps = ours(BASE, device), 4
     gen = random.Random(0)
-    rows = {"job": [([gen.randrange(2000) for _ in range(gen.randint(10, 30))], [1, 2]) for _ in range(200)]}
-    arms = [Arm(PromptTuning.start(model, initial_embeddings(model, 16, "vocab")), "job", 1e-3, i)
-            for i in range(48)]
+    rows = {
+        "job": [
+            ([gen.randrange(2000) for _ in range(gen.randint(10, 30))], [1, 2]) for _ in range(200)
+        ]
+    }
+    arms = [
+        Arm(PromptTuning.start(model, initial_embeddings(model, 16, "vocab")), "job", 1e-3, i)
+        for i in range(48)
+    ]
     together, alone = turns(
-        2, lambda: fit(model, arms, rows, steps, 8, lambda step, past: None),
-        lambda: [fit(model, [arm], rows, steps, 8, lambda step, past: None) for arm in arms])
-    add("sweep of 48", alone / together, "x faster as one mixed batch than one after another", together)
+        2,
+        lambda: fit(model, arms, rows, steps, 8, lambda step, past: None),
+        lambda: [fit(model, [arm], rows, steps, 8, lambda step, past: None) for arm in arms],
+    )
+    add(
+        "sweep of 48",
+        alone / together,
+        "x faster as one mixed batch than one after another",
+        together,
+    )
 
 
 def draw(rows, path):
@@ -238,30 +329,50 @@ def draw(rows, path):
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(6, 4), constrained_layout=True)
-    for kind, label, colour in (("mixed", "one mixed batch of N prompts", "#0072B2"),
-                                ("one by one", "one at a time", "#D55E00")):
+    for kind, label, colour in (
+        ("mixed", "one mixed batch of N prompts", "#0072B2"),
+        ("one by one", "one at a time", "#D55E00"),
+    ):
         mine = [row for row in rows if row["name"].startswith(f"base {kind}")]
-        counts, speeds = [int(row["name"].split()[-1]) for row in mine], [row["speed"] for row in mine]
+        counts, speeds = (
+            [int(row["name"].split()[-1]) for row in mine],
+            [row["speed"] for row in mine],
+        )
         axis.plot(counts, speeds, "o-", color=colour)
-        axis.annotate(label, (counts[-1], speeds[-1]), (-6, 8), textcoords="offset points", ha="right")
-    axis.set(xscale="log", yscale="log", xlabel="N, different prompts on one base",
-             ylabel="tokens a second", title="One base serves hundreds of prompts in one batch")
+        axis.annotate(
+            label, (counts[-1], speeds[-1]), (-6, 8), textcoords="offset points", ha="right"
+        )
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="N, different prompts on one base",
+        ylabel="tokens a second",
+        title="One base serves hundreds of prompts in one batch",
+    )
     axis.set_xticks(counts, counts)
     axis.minorticks_off()
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 
 
-PARTS = {"training": training, "memory": memory, "generation": generation, "many": many,
-         "window": window, "sweep": sweep}
+PARTS = {
+    "training": training,
+    "memory": memory,
+    "generation": generation,
+    "many": many,
+    "window": window,
+    "sweep": sweep,
+}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", default="out")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--peak", choices=("ours", "peft", "full"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=PEAKS, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     try:
         import peft  # noqa: F401
@@ -275,9 +386,16 @@ def main():
 
     def add(name, value, what, seconds=0.0, speed=0.0):
         target = TARGETS.get(name)
-        met = "" if target is None else f"(target {'at least' if target > 0 else 'at most'} {abs(target)})"
+        met = (
+            ""
+            if target is None
+            else f"(target {'at least' if target > 0 else 'at most'} {abs(target)})"
+        )
         rows.append(dict(name=name, value=value, what=what, seconds=seconds, speed=speed))
-        print(f"{name:30s}{value:10.4g} {what} {met}" + (f"  {seconds:.3f} s" if seconds else ""), flush=True)
+        print(
+            f"{name:30s}{value:10.4g} {what} {met}" + (f"  {seconds:.3f} s" if seconds else ""),
+            flush=True,
+        )
 
     for part in settings.only:
         PARTS[part](add, settings.device)

@@ -315,8 +315,8 @@ def test_tune_then_generate(small_world, capsys):
         train.main(["generate", "--prompt", *prompts, "--text", "Open the file.", *base])
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith("without a prompt") and len(lines) == 1 + len(prompts)
-        alone += lines[1:]
-    assert alone[:2] == alone[2:] and "first.pt" in alone[0] and "second.pt" in alone[1]
+        alone += [line.split() for line in lines[1:]]
+    assert alone[:2] == alone[2:] and path == alone[0][0] and second == alone[1][0]
 
 
 @pytest.mark.parametrize(

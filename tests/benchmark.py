@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from model import GPT, GPTConfig
 from softprompt import PrefixTuning, PromptTuning, initial_embeddings, prefill
-from train import SHAPE, Arm, Tokenizer, fit
+from train import SHAPE, Arm, fit
 
 SMOL = dict(
     vocab_size=49152,
@@ -72,7 +72,7 @@ def ours(shape, device):
 
 
 def theirs(shape, device, kind=None, P=20):
-    """The same architecture in transformers, with PEFT's prompt or prefix, or trained as a whole."""
+    """The same shapes in transformers, with PEFT's prompt or prefix, or trained as a whole."""
     import peft
     import transformers
 
@@ -166,7 +166,7 @@ PEAKS = ("ours", "peft", "full", "4096", "32768")
 
 
 def memory(add, device):
-    """Peak memory of a process that takes three steps, over that of one that only built the model."""
+    """Peak memory of three steps, above what the process used once it had built the model."""
     peaks = {}
     for what in PEAKS:
         command = [sys.executable, __file__, "--device", device, "--peak", what]

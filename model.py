@@ -152,7 +152,7 @@ def sight(q_pos, k_pos, pinned, config, dtype):
     if T == 0 or S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
         return None, None
     slots = None
-    if W is not None and S > 2 * (int(pinned.max()) + W + min(W, T)):
+    if W is not None and T > W // 2 and S > 2 * (int(pinned.max()) + W + min(W, T)):
         slots, k_pos, q_pos = blocks(q_pos, k_pos, pinned, W)
         pinned = pinned.repeat_interleave(slots.shape[1])  # (B N,)
     # An empty slot has nothing to see, and a softmax over nothing is NaN. So it sees everything:
@@ -169,6 +169,8 @@ def attention(q, k, v, mask=None, slots=None):
     another along T it is an ordinary attention with Hkv heads: no key or value is copied.
     """
     (B, H, T, D), Hkv = q.shape, k.shape[1]
+    if T == 0:
+        return q
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=H != Hkv)
     if slots is not None:
@@ -328,7 +330,8 @@ class GPT(nn.Module):
         return self.unembed(h[targets[:, first:] >= 0])  # (n, V)
 
     def loss(self, idx, targets, past=None):
-        """Mean cross-entropy in nats where targets >= 0; targets[b, t] follows idx[b, t]."""
+        """Mean cross-entropy in nats where targets >= 0; targets[b, t] follows idx[b, t].
+        NaN where nothing is scored."""
         return F.cross_entropy(self.scored(idx, targets, past).float(), targets[targets >= 0])
 
     @torch.inference_mode()
@@ -337,15 +340,21 @@ class GPT(nn.Module):
         """Continue rows of ids of any lengths: the new ids of each, up to `stop` and without it.
 
         One prefill, then one cached step per token. temperature 0 is greedy; otherwise ids are
-        drawn from softmax(logits / temperature), from the `top_k` likeliest where that is given.
-        Raises ValueError for an empty row, or where block_size is too small.
+        drawn from softmax(logits / temperature), from the `top_k` likeliest where that is given,
+        by `generator` (on the model's device).
+        Raises ValueError for an empty row, or where block_size is too small for one.
         """
         if not rows or min(map(len, rows)) == 0:
             raise ValueError("generate continues rows of at least one id each")
-        T, before = max(map(len, rows)), 0 if past is None else int(past.length.max())
-        if before + T + max_new_tokens > self.config.block_size:
-            raise ValueError(f"{before} virtual tokens + {T} of text + {max_new_tokens} new do not "
-                             f"fit into block_size={self.config.block_size}")
+        if temperature < 0 or top_k is not None and top_k < 1:
+            raise ValueError(f"temperature={temperature}, top_k={top_k}: give at least 0 and 1")
+        T, before = max(map(len, rows)), [0] * len(rows)
+        if past is not None:
+            before = past.expand(len(rows)).length.tolist()
+        P, n = max(zip(before, map(len, rows)), key=sum)
+        if P + n + max_new_tokens > self.config.block_size:
+            raise ValueError(f"{P} virtual tokens + {n} of text + {max_new_tokens} new do not fit "
+                             f"into block_size={self.config.block_size}")
         # Empty slots on the left, so that the last column holds every row's last token.
         idx = torch.tensor([[-1] * (T - len(r)) + list(r) for r in rows], device=self.device)
         done, new = torch.zeros_like(idx[:, 0], dtype=torch.bool), []

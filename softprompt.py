@@ -63,7 +63,19 @@ def initial_embeddings(model, length, method, ids=None, generator=None) -> torch
     return start.to(model.device)
 
 
-class PromptTuning(nn.Module):
+class SoftPrompt(nn.Module):
+    """What all kinds share: facts that are saved with it, and one row of past."""
+
+    def __init__(self):
+        super().__init__()
+        self.facts = {}
+
+    def past(self, model, pinned=None) -> Past:
+        """The Past (B = 1) to give to the model; `pinned` as in `prefill`."""
+        return prefill([self], model, pinned)
+
+
+class PromptTuning(SoftPrompt):
     """P learned vectors in the place of P token embeddings: one parameter, (P, C)."""
 
     kind = "prompt"
@@ -71,17 +83,18 @@ class PromptTuning(nn.Module):
     def __init__(self, embeddings):
         super().__init__()
         self.embeddings = nn.Parameter(embeddings.detach().clone())  # (P, C)
-        self.facts = {}
 
     @classmethod
-    def start(cls, model, embeddings):
+    def start(cls, model, embeddings, pinned=None):
+        """These embeddings as they are; a prompt is the same however it is pinned."""
         return cls(embeddings)
 
-    def past(self, model, pinned=None) -> Past:
-        return prefill([self], model, pinned)
+    @property
+    def length(self):
+        return len(self.embeddings)
 
 
-class PrefixTuning(nn.Module):
+class PrefixTuning(SoftPrompt):
     """P learned keys (rotated) and values in every layer: two parameters, (L, Hkv, P, D)."""
 
     kind = "prefix"
@@ -90,7 +103,6 @@ class PrefixTuning(nn.Module):
         super().__init__()
         self.keys = nn.Parameter(keys.detach().clone())  # (L, Hkv, P, D)
         self.values = nn.Parameter(values.detach().clone())  # (L, Hkv, P, D)
-        self.facts = {}
 
     @classmethod
     def start(cls, model, embeddings, pinned=None):
@@ -99,14 +111,15 @@ class PrefixTuning(nn.Module):
             past = prefill([PromptTuning(embeddings)], model, pinned)
         return cls(torch.cat(past.keys).float(), torch.cat(past.values).float())
 
+    @property
+    def length(self):
+        return self.keys.shape[2]
+
     def states(self):
         return self.keys, self.values
 
-    def past(self, model, pinned=None) -> Past:
-        return prefill([self], model, pinned)
 
-
-class PrefixMLP(nn.Module):
+class PrefixMLP(SoftPrompt):
     """Prefix tuning through an MLP (Li & Liang 2021, section 4.3), which `fold` throws away.
 
     P learned inputs (P, C) go through tanh(inputs W1) W2 and are added to the starting prefix. W2
@@ -124,12 +137,15 @@ class PrefixMLP(nn.Module):
         self.down = nn.Linear(width, 2 * keys.shape[0] * keys.shape[1] * keys.shape[3])
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
-        self.facts = {}
 
     @classmethod
     def start(cls, model, embeddings, pinned=None, width=512):
         prefix = PrefixTuning.start(model, embeddings, pinned)
         return cls(prefix.keys, prefix.values, embeddings, width).to(model.device)
+
+    @property
+    def length(self):
+        return len(self.inputs)
 
     def states(self):
         _, L, Hkv, P, D = self.start_states.shape
@@ -140,27 +156,24 @@ class PrefixMLP(nn.Module):
     def fold(self) -> PrefixTuning:
         return PrefixTuning(*self.states())
 
-    def past(self, model, pinned=None) -> Past:
-        return prefill([self], model, pinned)
-
 
 def prefill(softs, model, pinned=None) -> Past:
     """The pasts of many soft prompts as one, a row each; differentiable in all of them.
 
     All prompts go through the model in one padded pass. A row's own virtual tokens stay visible
-    whatever the window, or as many of them as `pinned` says (an int, or a list with one for each
-    row; None is all): 0 lets them slide out like text.
+    whatever the window, or as many of them as `pinned` says (an int, or one for each row in a
+    list; None is all): 0 lets them slide out like text.
     """
     config, dtype = model.config, model.model.embed_tokens.weight.dtype
-    pinned = pinned if isinstance(pinned, list) else [pinned] * len(softs)
-    lengths = [length_of(soft) for soft in softs]
-    pins = [P if pin is None else min(pin, P) for P, pin in zip(lengths, pinned)]
+    if pinned is None or isinstance(pinned, int):
+        pinned = [pinned] * len(softs)
+    pins = [soft.length if p is None else min(p, soft.length) for soft, p in zip(softs, pinned)]
     prompts = [i for i, soft in enumerate(softs) if soft.kind == "prompt"]
     order, pasts = [], []
     if prompts:
         rows = [softs[i].embeddings for i in prompts]
         embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(dtype)  # (A, P, C)
-        ends = torch.tensor([[lengths[i]] for i in prompts], device=model.device)  # (A, 1)
+        ends = torch.tensor([[len(row)] for row in rows], device=model.device)  # (A, 1)
         idx = (torch.arange(embeds.shape[1], device=model.device) < ends).long() - 1  # (A, P)
         none = embeds.new_zeros(len(rows), config.n_kv_head, 0, config.head_dim)
         nothing = Past(
@@ -201,11 +214,6 @@ def batch(pasts) -> Past:
         torch.cat([F.pad(p.positions, (0, S - p.positions.shape[1]), value=-1) for p in pasts]),
         torch.cat([past.pinned for past in pasts]),
     )
-
-
-def length_of(soft) -> int:
-    """P, the number of virtual tokens."""
-    return len(soft.embeddings) if soft.kind == "prompt" else soft.states()[0].shape[2]
 
 
 def trainable_fraction(soft, model) -> float:

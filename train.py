@@ -47,17 +47,17 @@ from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embe
 # ------------------------------------------------------------------ data: docstrings on this disk
 
 LIBRARIES = ("sympy", "torch", "python", "matplotlib", "networkx", "numpy")
-SKIP = re.compile(r"_|\.|tests?$|testing$|test_|site-packages$|idlelib$|lib2to3$|turtledemo$")
+SKIP = re.compile(r"_|\.|test_|(tests?|testing|site-packages|dist-packages|idlelib|turtledemo)$")
 
 
 def source_files():
     """[(library, path)] of every public module of the libraries that are installed."""
     found = []
     for library in LIBRARIES:
-        spec = importlib.util.find_spec("os" if library == "python" else library)
-        root = Path(spec.origin).parent if spec else Path(os.devnull)
-        if library == "python":
-            root = Path(sysconfig.get_paths()["stdlib"])
+        root = sysconfig.get_paths()["stdlib"]
+        if library != "python":
+            spec = importlib.util.find_spec(library)
+            root = os.path.dirname(spec.origin) if spec and spec.origin else os.devnull
         for folder, inner, files in os.walk(root):
             inner[:] = sorted(name for name in inner if not SKIP.match(name))
             for name in sorted(files):
@@ -307,11 +307,13 @@ class Settings:
 
 
 def find_device(name):
-    here = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
-    here += ["cuda"] * torch.cuda.is_available()
-    if name.split(":")[0] not in ("auto", *here):
-        raise ValueError(f"--device {name}: not on this machine, choose from {', '.join(here)}")
-    return here[-1] if name == "auto" else name
+    found = "mps" if torch.backends.mps.is_available() else "cpu"
+    found = "cuda" if torch.cuda.is_available() else found
+    try:
+        torch.empty(0, device=found if name == "auto" else name)
+    except (RuntimeError, AssertionError) as problem:
+        raise ValueError(f"--device {name} is not on this machine, {found} is") from problem
+    return found if name == "auto" else name
 
 
 def load_base(settings):
@@ -320,16 +322,23 @@ def load_base(settings):
     if not os.path.exists(path):
         raise ValueError(f"no base model at {path}: `python train.py pretrain` makes one")
     model = GPT.load(path).to(find_device(settings.device)).requires_grad_(False)
-    tokens = model.facts["tokenizer"]
-    return model, Tokenizer([token.encode("latin-1") for token in tokens])
+    if "tokenizer" not in model.facts:
+        raise ValueError(f"{path} comes without a tokenizer: give it to model.save(tokenizer=...)")
+    return model, Tokenizer([token.encode("latin-1") for token in model.facts["tokenizer"]])
+
+
+def try_to_write(path):
+    """Fail now and not after the work: OSError where a file cannot be written."""
+    part = Path(f"{path}.part")
+    part.touch()
+    part.unlink()
 
 
 def load_data(out):
     """The sentences, and the folder for all that is written; it is tried before the work begins."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / ".try").touch()
-    (out / ".try").unlink()
+    try_to_write(out / "results.csv")
     return sentences_of(read_docstrings(out)), out
 
 
@@ -353,7 +362,8 @@ def score(model, past, rows, arms=1):
         part = order[i : i + size]
         idx, targets = collate([rows[j] for j in part], device)
         arm = torch.tensor(part, device=device) // each  # (B,)
-        logits = model.scored(idx, targets, past and past.rows(arm)).float()  # (n, V)
+        before = None if past is None else past.rows(arm)
+        logits = model.scored(idx, targets, before).float()  # (n, V)
         want, row = targets[targets >= 0], (targets >= 0).nonzero()[:, 0]  # (n,) twice
         nats = F.cross_entropy(logits, want, reduction="none")  # (n,)
         token = torch.stack((nats, torch.ones_like(nats), (logits.argmax(1) != want).float()))
@@ -408,7 +418,7 @@ def fit(model, arms, train, steps, size, watch, past=None):
 
 SHAPE = dict(vocab_size=2048, block_size=256, n_layer=4, n_head=4, n_embd=128, n_kv_head=2,
              window=64)
-LM_STEPS, JOB_STEPS = 3000, 12000
+LM_STEPS, JOB_STEPS, SAVE_EVERY = 3000, 12000, 60  # seconds
 
 
 def pretrain_batch(step, stream, train, tok):
@@ -432,6 +442,8 @@ def pretrain_batch(step, stream, train, tok):
 def pretrain(settings):
     """Make base.pt: language modelling on whole docstrings, then the jobs. Goes on after a kill."""
     device = find_device(settings.device)
+    base = settings.base or Path(__file__).with_name("base.pt")
+    try_to_write(base)
     data, out = load_data(settings.out)
     held_out = {s.text for split in ("valid", "test") for s in data[split]}
     texts = set()
@@ -450,8 +462,11 @@ def pretrain(settings):
     scales = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": scales, "weight_decay": 0.0}]
     optimizer, begun, spent = torch.optim.AdamW(groups, betas=(0.9, 0.98)), 0, 0.0
+    stamp = hashlib.sha256(repr((tokens, texts, SHAPE, LM_STEPS, JOB_STEPS)).encode()).hexdigest()
+    state = {"stamp": ""}
     if kept.exists():
-        state = read(kept)
+        state = read(kept, "a pretraining", ("model", "optimizer", "step", "seconds", "stamp"))
+    if state["stamp"] == stamp:  # of the same data and plan, and not yet finished
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         begun, spent = state["step"], state["seconds"]
@@ -473,16 +488,16 @@ def pretrain(settings):
         optimizer.step()
         optimizer.zero_grad()
         progress.step(f"loss {loss.item():.2f}")
-        if time.time() - saved > 60 or step + 1 == LM_STEPS + JOB_STEPS:
+        if time.time() - saved > SAVE_EVERY:
             saved = time.time()
             write(kept, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                         "step": step + 1, "seconds": spent + saved - start})
+                         "step": step + 1, "seconds": spent + saved - start, "stamp": stamp})
     progress.close()
     model.bfloat16().float()  # half the bytes; from here on these rounded weights are the base
-    base = settings.base or Path(__file__).with_name("base.pt")
     model.save(base, tokenizer=[token.decode("latin-1") for token in tokens],
                made=f"python train.py pretrain: {LM_STEPS} + {JOB_STEPS} steps, "
                     f"{clock(spent + time.time() - start)} minutes")
+    kept.unlink(missing_ok=True)
     report_base(model, tok, data["test"])
 
 
@@ -506,23 +521,27 @@ FIELDS = ("plan base experiment job method init length pinned lr seed step split
 class Results:
     """out/results.csv: a row is on disk the moment it is known. Every value is kept as its text.
 
-    A run is finished when it was tested; on opening, what an interrupted run left is dropped.
+    A run is finished when it was tested; rows of a run that is not are not looked at.
     """
 
     def __init__(self, path, **about):
         self.path, self.about, rows = Path(path), about, []
         if self.path.exists():
-            with open(self.path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row.get("parameters")]
+            lines = self.path.read_text().split("\n")[:-1]  # a torn last line ends in no newline
+            rows = list(csv.DictReader(lines))
+            if rows and list(rows[0]) != FIELDS:
+                raise ValueError(f"{path} is no results file of this program: move it away")
         tested = {self.key(row) for row in rows if row["split"] == "test"}
         self.rows = [row for row in rows if self.key(row) in tested]
-        if len(self.rows) < len(rows) or not rows:
-            part = self.path.with_suffix(".part")
-            with open(part, "w", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                writer.writeheader()
-                writer.writerows(self.rows)
-            part.replace(self.path)
+
+    def prune(self):
+        """Write the file anew, without what an interrupted run left."""
+        part = self.path.with_suffix(".part")
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        part.replace(self.path)
 
     def key(self, facts):
         return tuple(str({**self.about, **facts}[name]) for name in FIELDS[:10])
@@ -530,7 +549,7 @@ class Results:
     def add(self, facts, **more):
         row = {name: str(value) for name, value in {**self.about, **facts, **more}.items()}
         with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, FIELDS).writerow(row)
+            csv.DictWriter(file, FIELDS, lineterminator="\n").writerow(row)
         self.rows.append(row)
 
     def unfinished(self, arms):
@@ -603,7 +622,7 @@ class Lab:
         return initial_embeddings(self.model, length, method, ids, gen)
 
     def arm(self, experiment, job, method, init, length, lr, seed, pinned=None):
-        soft = METHODS[method].start(self.model, self.start(job, init, length, seed))
+        soft = METHODS[method].start(self.model, self.start(job, init, length, seed), pinned)
         facts = dict(experiment=experiment, job=job, method=method, init=init, length=length,
                      pinned="no" if pinned == 0 else "yes", lr=lr, seed=seed,
                      parameters=sum(p.numel() for p in soft.parameters()))
@@ -681,7 +700,7 @@ def lengths(lab, job):
     for method in METHODS:
         lr = lab.usual_rate(method)
         for P in lab.plan.lengths:
-            for pinned in (None, 0) if P >= lab.model.config.window else (None,):
+            for pinned in (None, 0) if P >= (lab.model.config.window or P + 1) else (None,):
                 arms += [lab.arm("length", job, method, "vocab", P, lr, seed, pinned)
                          for seed in range(lab.plan.length_seeds)]
     lab.run(f"{job}, length", arms)
@@ -720,10 +739,21 @@ def prompts(lab, out):
     """Keep one prompt for each job as out/JOB.pt: of the length chosen, the best of three seeds."""
     results, job = lab.results, lab.plan.jobs[0]
     P, lr = chosen_length(results, job, "prompt"), lab.usual_rate("prompt")
-    jobs = lab.plan.jobs if lab.plan.name == "quick" else JOBS
+    mark = lab.model.fingerprint()
+
+    def missing(job):
+        try:
+            kept = softprompt.load(out / f"{job}.pt", lab.model, mark)
+            return kept.facts.get("plan") != lab.plan.name
+        except (OSError, ValueError):
+            return True  # none yet, or of another base
+
+    jobs = list(filter(missing, lab.plan.jobs if lab.plan.name == "quick" else JOBS))
     arms = [lab.arm("prompts", job, "prompt", "related", P, lr, seed)
-            for job in jobs if not (out / f"{job}.pt").exists() for seed in range(3)]
-    results.rows = [row for row in results.rows if row["experiment"] != "prompts"]
+            for job in jobs for seed in range(3)]
+    again = {results.key(arm.facts) for arm in arms}
+    results.rows = [row for row in results.rows if results.key(row) not in again]
+    results.prune()
     lab.run("a prompt for each job", arms)
     for job in {arm.job for arm in arms}:
         valid = results.group("seed", "loss", experiment="prompts", job=job, split="valid")
@@ -731,7 +761,7 @@ def prompts(lab, out):
         [row] = results.find(experiment="prompts", job=job, split="test", seed=seed)
         [arm] = [arm for arm in arms if arm.job == job and str(arm.seed) == seed]
         softprompt.save(arm.soft, out / f"{job}.pt", lab.model, job=job, init="related",
-                        steps=lab.plan.steps, test_accuracy=row["accuracy"])
+                        plan=lab.plan.name, steps=lab.plan.steps, test_accuracy=row["accuracy"])
 
 
 def main_job(settings):
@@ -741,6 +771,7 @@ def main_job(settings):
     data, out = load_data(settings.out)
     plan = QUICK if settings.quick else Plan()
     results = Results(out / "results.csv", plan=plan.name, base=model.fingerprint()[:8])
+    results.prune()
     lab = Lab(model, tok, data, results, plan)
     for job in plan.jobs:
         for experiment in (baselines, initialization, lengths, weights):
@@ -852,8 +883,8 @@ def draw(results, out):
                             "axes.spines.right": False, "figure.constrained_layout.use": True})
     for name, rows, paint, title in (
             ("initialization", (3, 2), draw_race,
-             "All starts end at the same loss; where a prompt starts decides when"),
-            ("length", (1, 1), draw_lengths, "A few virtual tokens are enough; too many do harm"),
+             "Six places for a prompt to start from, and how soon it learns from there"),
+            ("length", (1, 1), draw_lengths, "How many virtual tokens a job wants"),
             ("methods", (1,), draw_methods,
              "A thousand trained numbers against a fine-tuned copy, on the same examples")):
         jobs = results.jobs()
@@ -950,14 +981,18 @@ def draw_methods(results, job, axis):
 def tune(settings):
     """Train one soft prompt on a job and save it, with its validation accuracy on the way."""
     model, tok = load_base(settings)
-    job, ids = settings.job, tok.encode(settings.init_text)
+    job, ids, seed = settings.job, tok.encode(settings.init_text), settings.seed % 2**63
+    if settings.steps < 1:
+        raise ValueError(f"--steps {settings.steps}: give at least 1")
     if settings.init == "text" and not settings.init_text.strip():
         raise ValueError('--init text starts from a text: give it with --init-text "..."')
-    gen = torch.Generator().manual_seed(settings.seed)
+    gen = torch.Generator().manual_seed(seed)
     start = initial_embeddings(model, settings.length, settings.init, ids, gen)
-    data, out = load_data(settings.out)
+    path = settings.save or Path(settings.out) / f"{job}-{settings.method}.pt"
+    if settings.save:
+        try_to_write(path)
+    data, _ = load_data(settings.out)
     lab = Lab(model, tok, data)
-    path = settings.save or out / f"{job}-{settings.method}.pt"
     soft = METHODS[settings.method].start(model, start)
     lr = settings.lr or float(lab.usual_rate(settings.method))
     progress = Progress(f"{job}, {settings.method} of {settings.length}", settings.steps)
@@ -974,7 +1009,7 @@ def tune(settings):
                   f"{found['accuracy']:.3f} right")
 
     train = {job: lab.rows(job, "train")}
-    fit(model, [Arm(soft, job, lr, settings.seed)], train, settings.steps, 32, watch)
+    fit(model, [Arm(soft, job, lr, seed)], train, settings.steps, 32, watch)
     softprompt.save(soft, path, model, job=job, init=settings.init, steps=settings.steps, lr=lr,
                     **found)
     print(f"{path}: {settings.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
@@ -994,17 +1029,17 @@ def generate(settings):
         answers = model.generate(rows, 16, prefill(softs, model), stop=tok.end)
     width = max(map(len, ("without a prompt", *settings.prompt)))
     for name, soft, answer in zip(("without a prompt", *settings.prompt), softs, answers):
-        print(f"{name:{width}s}  {soft.kind} of {softprompt.length_of(soft):3d}  "
+        print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  "
               f"{tok.decode(answer).strip()}")
 
 
 def plot(settings):
     """Draw the pictures of the last main job anew."""
     path = Path(settings.out) / "results.csv"
-    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-    if not rows:
-        raise ValueError(f"no results in {path}: run `python train.py` first")
-    draw(Results(path, plan=rows[-1]["plan"], base=rows[-1]["base"]), path.parent)
+    done = [row for row in Results(path, plan="", base="").rows if row["experiment"] == "prompts"]
+    if not done:
+        raise ValueError(f"no finished main job in {path}: run `python train.py` first")
+    draw(Results(path, plan=done[-1]["plan"], base=done[-1]["base"]), path.parent)
     print(f"drew initialization.png, length.png and methods.png in {settings.out}/")
 
 

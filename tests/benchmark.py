@@ -13,6 +13,7 @@ import random
 import resource
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -191,15 +192,27 @@ def peak(what, device):
         idx = torch.zeros(1, int(what), dtype=torch.long, device=device)
         step = torch.inference_mode()(lambda: model.hidden(idx))
 
-    def used():
-        if device == "cuda":
-            return torch.cuda.max_memory_allocated() / 1e6
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(), step(), step()
+        return print((torch.cuda.max_memory_allocated() - before) / 1e6)
 
-    before = used()
-    for _ in range(3):
-        step()
-    print(used() - before)
+    def used():  # Linux keeps the resident pages of a process here
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    before, seen, done = used(), [0.0], threading.Event()
+
+    def look():
+        while not done.wait(0.002):
+            seen.append(used())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    step(), step(), step()
+    done.set()
+    watcher.join()
+    print(max(seen) - before)
 
 
 def generation(add, device):

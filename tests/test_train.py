@@ -345,6 +345,10 @@ def test_tune_then_generate(small_world, capsys):
         (["generate", "--prompt", "prompt.pt", "--text", "word " * 300], "block_size=256"),
         (["--out", "damaged.pt"], "damaged.pt"),
         (["plot", "--out", "empty"], "results.csv"),
+        (["tune", "--steps", "0"], "--steps 0"),
+        (["tune", "--save", "nowhere/soft.pt"], "nowhere/soft.pt"),
+        (["--base", "bare.pt"], "bare.pt comes without a tokenizer"),
+        (["--device", "cpu:x"], "cpu:x"),
         (["plot", "--lr", "1"], "--lr belongs to tune"),
         (["--nonsense"], "--nonsense"),
         (["--device", "cuda"], "cuda"),
@@ -360,11 +364,14 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     train.softprompt.save(PromptTuning(initial_embeddings(model, 2, "vocab")), "prompt.pt", model)
     other = make_model()
     train.softprompt.save(PromptTuning(torch.randn(2, 32)), "other.pt", other)
+    other.save("bare.pt")
+    monkeypatch.setattr(train, "read_docstrings", lambda out: [])
     with pytest.raises(SystemExit) as stop:
         train.main(arguments)
     lines = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and train.re.search(message, lines[0]), lines
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bare.pt",
         "damaged.pt",
         "other.pt",
         "prompt.pt",
@@ -394,3 +401,58 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     names = {}
     exec(code, names)
     assert load("library.pt", names["model"]).facts == {"job": "library"} and names["loss"] < 3
+
+
+def test_pretraining_resumes_as_if_never_stopped(tok, tmp_path, monkeypatch, capsys):
+    data = {"train": sentences(60), "valid": sentences(9, 1), "test": sentences(9, 2)}
+    docs = [
+        ("numpy", "function", f"{s.text}\n\nSome more words about it. " * 9) for s in data["train"]
+    ]
+    monkeypatch.setattr(train, "sentences_of", lambda docstrings: data)
+    monkeypatch.setattr(train, "read_docstrings", lambda out: docs)
+    monkeypatch.setattr(
+        train, "SHAPE", dict(vocab_size=300, block_size=160, n_layer=1, n_head=2, n_embd=16)
+    )
+    monkeypatch.setattr(train, "LM_STEPS", 3)
+    monkeypatch.setattr(train, "JOB_STEPS", 4)
+    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    batch, steps = train.pretrain_batch, []
+
+    def killed(step, *arguments):
+        steps.append(step)
+        if steps == [0, 1, 2, 3, 4]:
+            raise KeyboardInterrupt
+        return batch(step, *arguments)
+
+    monkeypatch.setattr(train, "pretrain_batch", killed)
+    once, twice = (
+        ["pretrain", "--base", str(tmp_path / f"{n}.pt"), "--out", str(tmp_path)] for n in "12"
+    )
+    with pytest.raises(SystemExit):
+        train.main(once)
+    train.main(once)
+    assert steps == [0, 1, 2, 3, 4, 4, 5, 6]
+    train.main(twice)
+    assert steps[8:] == [0, 1, 2, 3, 4, 5, 6]  # a finished one is not gone on with
+    one, two = (GPT.load(tmp_path / f"{n}.pt") for n in "12")
+    assert one.fingerprint() == two.fingerprint() and "tokenizer" in one.facts
+    assert "unseen wordings" in capsys.readouterr().out
+
+
+def test_results_survive_a_torn_line(tmp_path):
+    facts = dict.fromkeys(train.FIELDS, 1)
+    about, path = {"plan": "full", "base": "b"}, tmp_path / "results.csv"
+    results = Results(path, **about)
+    results.prune()
+    results.add({**facts, **about}, split="test", seed=1)
+    whole = path.read_text()
+    results.add({**facts, **about}, split="test", seed=2)
+    for cut in (-1, -2, -20):
+        path.write_text((whole + whole.splitlines()[1] + "\n")[:cut])
+        results = Results(path, **about)
+        assert len(results.rows) == 1
+        results.prune()
+        assert path.read_text() == whole
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no results file"):
+        Results(path, **about)

@@ -47,7 +47,7 @@ from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embe
 # ------------------------------------------------------------------ data: docstrings on this disk
 
 LIBRARIES = ("sympy", "torch", "python", "matplotlib", "networkx", "numpy")
-SKIP = re.compile(r"_|\.|test_|(tests?|testing|site-packages|dist-packages|idlelib|turtledemo)$")
+SKIP = re.compile(r"_|\.|test_|(tests?|testing|(site|dist)-packages|idlelib|lib2to3|turtledemo)$")
 
 
 def source_files():

@@ -343,27 +343,23 @@ def draw(rows, path):
 
     figure, axis = pyplot.subplots(figsize=(6, 4), constrained_layout=True)
     for kind, label, colour in (
-        ("mixed", "one mixed batch of N prompts", "#0072B2"),
+        ("mixed", "one mixed batch", "#0072B2"),
         ("one by one", "one at a time", "#D55E00"),
     ):
         mine = [row for row in rows if row["name"].startswith(f"base {kind}")]
-        counts, speeds = (
-            [int(row["name"].split()[-1]) for row in mine],
-            [row["speed"] for row in mine],
-        )
+        counts = [int(row["name"].split()[-1]) for row in mine]
+        speeds = [float(row["speed"]) for row in mine]
         axis.plot(counts, speeds, "o-", color=colour)
-        axis.annotate(
-            label, (counts[-1], speeds[-1]), (-6, 8), textcoords="offset points", ha="right"
-        )
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="N, different prompts on one base",
-        ylabel="tokens a second",
-        title="One base serves hundreds of prompts in one batch",
-    )
+        end = (counts[-1], speeds[-1])
+        axis.annotate(label, end, (0, -20), textcoords="offset points", ha="right", color=colour)
+        axis.set_title(f"{counts[-1]} different prompts in one batch on one base")
+    axis.set(xscale="log", yscale="log", xlabel="N, different prompts", ylabel="tokens a second")
     axis.set_xticks(counts, counts)
+    low, high = axis.get_ylim()
+    ticks = [t * 10**e for e in range(1, 8) for t in (1, 2, 5) if low < t * 10**e < high]
+    axis.set_yticks(ticks, [f"{t:,}" for t in ticks])
     axis.minorticks_off()
+    axis.set_ylim(low * 0.7, high)
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 

@@ -351,7 +351,7 @@ def draw(rows, path):
         speeds = [float(row["speed"]) for row in mine]
         axis.plot(counts, speeds, "o-", color=colour)
         end = (counts[-1], speeds[-1])
-        axis.annotate(label, end, (0, -20), textcoords="offset points", ha="right", color=colour)
+        axis.annotate(label, end, (0, -45), textcoords="offset points", ha="right", color=colour)
         axis.set_title(f"{counts[-1]} different prompts in one batch on one base")
     axis.set(xscale="log", yscale="log", xlabel="N, different prompts", ylabel="tokens a second")
     axis.set_xticks(counts, counts)

@@ -92,8 +92,8 @@ class Past:
     def rows(self, index) -> "Past":
         """The rows that the int tensor `index` (B,) names, repeats allowed: a Past of B rows."""
         positions = self.positions[index]  # (B, S)
-        S = int((positions >= 0).any(0).sum())  # slots that now are empty in every row fall away
-        used = slice(None) if S == positions.shape[1] else (positions >= 0).any(0).nonzero()[:, 0]
+        used = (positions >= 0).any(0)  # (S,): slots that now are empty in every row fall away
+        used = slice(None) if used.all() else used.nonzero()[:, 0]
         keys, values = ([x[index][:, :, used] for x in s] for s in (self.keys, self.values))
         return Past(keys, values, positions[:, used], self.pinned[index])
 

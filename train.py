@@ -351,7 +351,7 @@ def score(model, past, rows, arms=1):
     `rows` are (question, answer), as many for each arm, arm after arm; row a of `past` (None: no
     prompt) goes before those of arm a. An answer is right where greedy decoding would give it.
     Rows of like length go through the model together, so that little is spent on padding; on a
-    CPU few at a time, which its cache can hold (a third faster than all at once).
+    CPU few at a time, which its cache can hold (1.4 times as fast as all at once, or more).
     """
     each, device = len(rows) // arms, model.device
     lengths = [0] * arms if past is None else (past.length // 32).tolist()
@@ -531,8 +531,11 @@ class Results:
             rows = list(csv.DictReader(lines))
             if rows and list(rows[0]) != FIELDS:
                 raise ValueError(f"{path} is no results file of this program: move it away")
-        tested = {self.key(row) for row in rows if row["split"] == "test"}
+        tested = self.tested(rows)
         self.rows = [row for row in rows if self.key(row) in tested]
+
+    def tested(self, rows):
+        return {self.key(row) for row in rows if row["split"] == "test"}
 
     def prune(self):
         """Write the file anew, without what an interrupted run left."""
@@ -553,7 +556,7 @@ class Results:
         self.rows.append(row)
 
     def unfinished(self, arms):
-        tested = {self.key(row) for row in self.rows if row["split"] == "test"}
+        tested = self.tested(self.rows)
         return [arm for arm in arms if self.key(arm.facts) not in tested]
 
     def find(self, **match):
@@ -720,7 +723,7 @@ class LoRA(nn.Module):
 
 def weights(lab, job):
     """The baselines that change the base: LoRA on the attention projections, and every weight."""
-    for method, lr in (("lora", 3e-3), ("full", 3e-4)):  # the best of 3e-5 to 3e-3, by validation
+    for method, lr in (("lora", 3e-3), ("full", 3e-4)):  # by hand, of 3e-4 to 3e-3 and 3e-5 to 1e-3
         for seed in range(lab.plan.length_seeds):
             torch.manual_seed(seed)
             model = deepcopy(lab.model)
@@ -755,7 +758,7 @@ def prompts(lab, out):
     results.rows = [row for row in results.rows if results.key(row) not in again]
     results.prune()
     lab.run("a prompt for each job", arms)
-    for job in {arm.job for arm in arms}:
+    for job in jobs:
         valid = results.group("seed", "loss", experiment="prompts", job=job, split="valid")
         seed = min(valid, key=valid.get)
         [row] = results.find(experiment="prompts", job=job, split="test", seed=seed)
@@ -881,13 +884,13 @@ def draw(results, out):
 
     pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 11, "axes.spines.top": False,
                             "axes.spines.right": False, "figure.constrained_layout.use": True})
+    jobs = results.jobs()
     for name, rows, paint, title in (
             ("initialization", (3, 2), draw_race,
              "Six places for a prompt to start from, and how soon it learns from there"),
             ("length", (1, 1), draw_lengths, "How many virtual tokens a job wants"),
             ("methods", (1,), draw_methods,
              "A thousand trained numbers against a fine-tuned copy, on the same examples")):
-        jobs = results.jobs()
         size = 4.4 * len(jobs), 7 if len(rows) > 1 else 4.6
         figure, axes = pyplot.subplots(len(rows), len(jobs), figsize=size, squeeze=False,
                                        height_ratios=rows)
@@ -924,7 +927,7 @@ def draw_race(results, job, top, low):
     first, last = (median(found.steps[start]) for start in ("related", "normal"))
     top.set(title=f"{job}: threshold after {first:g} steps from\nrelated text, {last:g} from "
                   "N(0, 1)", xscale="symlog", xlim=(0, end), xlabel="training steps")
-    ticks = [step for step in (0, 1, 2, 5, 10, end)]
+    ticks = [0, 1, 2, 5, 10, end]
     top.set_xticks(ticks, ticks)
     top.minorticks_off()
     low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-0.5, None))

@@ -216,7 +216,7 @@ def peak(what, device):
 
 
 def generation(add, device):
-    for name, shape, n in (("smol", SMOL, 3), ("base", BASE, 5)):
+    for name, shape, n in (("smol", SMOL, 5), ("base", BASE, 15)):
         model, other = ours(shape, device), theirs(shape, device, "prompt", 20).eval()
         soft = PromptTuning.start(model, initial_embeddings(model, 20, "vocab"))
         for rows in (1, 16):

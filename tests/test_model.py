@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import as_mha, ids, make_model
 
 import model as model_file
-from model import GPT, GPTConfig, Past, attention, blocks, read, rotate, sight, visible
+from model import GPT, GPTConfig, Past, attention, blocks, linear, read, rotate, sight, visible
 
 
 def loop_attention(q, k, v, q_pos, k_pos, pinned, window):
@@ -184,6 +184,34 @@ def test_generation_is_greedy_decoding_without_a_cache(model):
     cut = [row[: row.index(stop)] if stop in row else row for row in want]
     assert model.generate(rows, 20, stop=stop) == cut
     assert model.generate(rows, 0) == [[], [], []]
+
+
+def test_room_for_tokens_to_come_changes_nothing(model):
+    idx, outside = ids(2, 150), model(ids(2, 5, seed=3))[1]
+    first, past = model(idx[:, :9], outside)
+    spare, parts = past.reserve(64), [first]
+    for t in range(9, 150):  # 64 tokens go into the room, the others behind it
+        logits, spare = model(idx[:, t : t + 1], spare)
+        parts.append(logits)
+    assert torch.allclose(torch.cat(parts, 1), model(idx, outside)[0], atol=1e-5)
+    assert past.positions.shape[1] == 14 and spare.length.tolist() == [155, 155]
+    rows = [[1, 2, 3], [4]]
+    long = model.generate(rows, 140)  # beyond one and two rooms
+    for row, new in zip(rows, long):
+        text = row + new
+        want = model(torch.tensor([text[:-1]]))[0][0, len(row) - 1 :].argmax(1)  # (140,)
+        assert new == want.tolist()
+
+
+@pytest.mark.parametrize("rows", [(1,), (16,), (17,), (2, 3), (0, 4)])
+def test_a_product_in_slabs_is_the_product(rows):
+    gen = torch.Generator().manual_seed(0)
+    weight = torch.randn(1030, 514, generator=gen)  # big enough for slabs
+    x = torch.randn(*rows, 514, generator=gen, requires_grad=True)
+    ours, plain = linear(x, weight), F.linear(x, weight)
+    assert ours.shape == plain.shape and torch.allclose(ours, plain, atol=1e-3)
+    grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (ours, plain)]
+    assert torch.allclose(*grads, rtol=1e-4, atol=0.1)
 
 
 def test_sampling_follows_its_generator_and_top_k():

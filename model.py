@@ -21,11 +21,14 @@ Hugging Face's LlamaForCausalLM.
 """
 
 import hashlib
+import importlib
 import io
 import json
 import math
 import os
+import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -440,6 +443,117 @@ class GPT(nn.Module):
         model.load_state_dict(content["state"])
         model.facts = content["facts"]
         return model
+
+
+    @classmethod
+    def from_pretrained(cls, name, dtype=None) -> "GPT":
+        """A Llama or Mistral checkpoint in Hugging Face's format, on the CPU: the folder with
+        config.json and model.safetensors (or its shards), or a name on their hub.
+
+        dtype None leaves every weight in its own. Raises ValueError, with the name of the field or
+        tensor, for whatever this model would compute differently; nothing is left out in silence.
+        """
+        folder = hub_folder(name)
+        config, facts = config_from(folder)
+        with torch.device("meta"):  # no memory for weights that are replaced at once
+            model = cls(config)
+        wanted, found = model.state_dict(), {}
+        for key, tensor in tensors_in(folder):
+            if key.endswith("rotary_emb.inv_freq"):
+                continue  # old checkpoints store these angles, config.json says the same
+            if key == "lm_head.weight" and config.tie_embeddings:
+                continue  # the embedding takes its place, whatever is stored
+            if key not in wanted:
+                raise ValueError(f"{folder}: tensor {key} has no place in this model")
+            if tensor.shape != wanted[key].shape:
+                raise ValueError(f"{folder}: {key} is {tuple(tensor.shape)}, config.json asks for "
+                                 f"{tuple(wanted[key].shape)}")
+            found[key] = tensor.to(dtype or tensor.dtype)
+        if missing := sorted(wanted.keys() - found.keys()):
+            raise ValueError(f"{folder}: {len(missing)} tensors are missing, first {missing[0]}")
+        model.load_state_dict(found, assign=True)
+        model.facts = {"name": str(name), **facts}
+        return model
+
+
+def needs(package):
+    """An optional package, imported where it is used; ValueError says what to install."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as missing:
+        raise ValueError(f"this needs {package}: pip install {package}") from missing
+
+
+def hub_folder(name) -> Path:
+    """The folder itself, or what huggingface_hub has of that name (fetched if need be)."""
+    if Path(name).is_dir():
+        return Path(name)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise ValueError(f"{name} is no folder, and no OWNER/NAME on the Hugging Face hub")
+    hub = needs("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as problem:  # no network, no such model, no permission: the hub says which
+        raise ValueError(f"{name} is no folder, and the hub did not give it: "
+                         f"{str(problem).strip().splitlines()[0]}") from problem
+
+
+def config_from(folder):
+    """config.json as (GPTConfig, {"end": its end-of-text id}); ValueError names what differs."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise ValueError(f"{folder} has no config.json: give a folder in Hugging Face's format")
+    given = json.loads(path.read_text(encoding="utf-8"))
+
+    def refuse(field, value, only):
+        raise ValueError(f"{path}: {field} = {value!r} is not supported, only {only} is")
+
+    if given.get("model_type") not in ("llama", "mistral"):
+        refuse("model_type", given.get("model_type"), "llama or mistral")
+    rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        refuse("rope_scaling", rope, "plain rotary positions (null)")
+    for field, value in {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu",
+                         "rope_interleaved": False, "quantization_config": None}.items():
+        if given.get(field) not in (None, value):
+            refuse(field, given[field], json.dumps(value))
+    window = given.get("sliding_window")
+    if window and given["model_type"] == "llama":
+        refuse("sliding_window", window, "null in a llama")
+    try:
+        config = GPTConfig(
+            vocab_size=given["vocab_size"], block_size=given.get("max_position_embeddings", 2048),
+            n_layer=given["num_hidden_layers"], n_head=given["num_attention_heads"],
+            n_embd=given["hidden_size"], n_kv_head=given.get("num_key_value_heads"),
+            head_dim=given.get("head_dim"), n_hidden=given["intermediate_size"], window=window,
+            rope_base=float(given.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+            norm_eps=given.get("rms_norm_eps", 1e-6),
+            tie_embeddings=given.get("tie_word_embeddings", False))
+    except KeyError as missing:
+        raise ValueError(f"{path} lacks {missing.args[0]}") from missing
+    end = given.get("eos_token_id")
+    return config, {"end": end[0] if isinstance(end, list) else end}
+
+
+def tensors_in(folder):
+    """(name, tensor) of model.safetensors, or of the shards that its index names."""
+    index, one = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if one.exists():
+        shards = [one]
+    elif index.exists():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        shards = [folder / name for name in sorted(set(names))]
+    else:
+        raise ValueError(f"{folder} has neither {one.name} nor {index.name}: other formats are "
+                         "not read")
+    for shard in shards:
+        try:
+            with needs("safetensors").safe_open(shard, "pt") as file:
+                for name in file.keys():
+                    yield name, file.get_tensor(name)
+        except (OSError, needs("safetensors").SafetensorError) as problem:
+            raise ValueError(f"{shard} cannot be read: {problem}") from problem
 
 
 def write(path, content):

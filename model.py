@@ -254,7 +254,8 @@ class Attention(nn.Module):
         self.o_proj = Linear(H * D, C)
 
     def forward(self, x, rotary, see, past, first):
-        """x (B, T, C), this layer's (keys, values, room) of the past or None -> out, keys, values."""
+        """x (B, T, C), this layer's (keys, values, room) of the past or None
+        -> out (B, T - first, C), keys and values (B, Hkv, S, D)."""
         heads = -1, self.head_dim
         q = self.q_proj(x[:, first:]).unflatten(2, heads).transpose(1, 2)  # (B, H, T - first, D)
         k = self.k_proj(x).unflatten(2, heads).transpose(1, 2)  # (B, Hkv, T, D)
@@ -473,6 +474,8 @@ class GPT(nn.Module):
             raise ValueError(f"{folder}: {len(missing)} tensors are missing, first {missing[0]}")
         model.load_state_dict(found, assign=True)
         model.facts = {"name": str(name), **facts}
+        if folder.parent.name == "snapshots":  # the hub's cache names a folder by its commit
+            model.facts["revision"] = folder.name
         return model
 
 
@@ -481,7 +484,8 @@ def needs(package):
     try:
         return importlib.import_module(package)
     except ImportError as missing:
-        raise ValueError(f"this needs {package}: pip install {package}") from missing
+        name = package.split(".")[0]
+        raise ValueError(f"this needs {name}: pip install {name}") from missing
 
 
 def hub_folder(name) -> Path:

@@ -15,13 +15,17 @@ The base is never wrapped or changed, and only the soft prompt's own parameters 
 Letters and the rule for what is visible stand at the top of model.py.
 """
 
+import json
+import os
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from model import Past, read, write
+from model import Past, hub_folder, needs, read, write
 
 INITIALIZATIONS = ("text", "vocab", "matched", "normal")
 
@@ -277,4 +281,101 @@ def load(path, model, fingerprint=None):
     else:
         soft = PrefixTuning(state["keys"], state["values"])
     soft.facts = content["facts"]
+    return soft.to(model.device)
+
+
+def to_peft(soft, model, folder):
+    """Write the soft prompt as an adapter that PEFT loads: adapter_config.json and
+    adapter_model.safetensors. Needs safetensors.
+
+    Under a sliding window PEFT lets the virtual tokens slide out like text: there it computes what
+    `pinned=0` does. Raises ValueError for an empty soft prompt, which PEFT does not know.
+    """
+    config, save_file = model.config, needs("safetensors.torch").save_file
+    if isinstance(soft, PrefixMLP):
+        soft = soft.fold()
+    if soft.length == 0:
+        raise ValueError("a soft prompt of 0 virtual tokens is nothing that PEFT could load")
+    about = {
+        "task_type": "CAUSAL_LM",
+        "num_virtual_tokens": soft.length,
+        "num_layers": config.n_layer,
+        "num_transformer_submodules": 1,
+        "inference_mode": True,
+        "base_model_name_or_path": model.facts.get("name"),
+        "revision": model.facts.get("revision"),
+    }
+    if soft.kind == "prompt":
+        tensor = soft.embeddings  # (P, C)
+        about |= {
+            "peft_type": "PROMPT_TUNING",
+            "prompt_tuning_init": "RANDOM",
+            "token_dim": config.n_embd,
+            "num_attention_heads": config.n_head,
+        }
+    else:
+        tensor = torch.stack((soft.keys, soft.values))  # (2, L, Hkv, P, D)
+        tensor = tensor.permute(3, 1, 0, 2, 4).flatten(1)  # (P, L 2 Hkv D)
+        about |= {
+            "peft_type": "PREFIX_TUNING",
+            "prefix_projection": False,
+            "token_dim": config.n_kv_head * config.head_dim,
+            "encoder_hidden_size": config.n_kv_head * config.head_dim,
+            "num_attention_heads": config.n_kv_head,
+        }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "adapter.part"
+    tensor = tensor.detach().cpu().contiguous()
+    facts = {"format": "pt", "base": model.fingerprint()}
+    save_file({"prompt_embeddings": tensor}, part, metadata=facts)
+    os.replace(part, folder / "adapter_model.safetensors")
+    part.write_text(json.dumps(about, indent=2))
+    os.replace(part, folder / "adapter_config.json")
+
+
+def from_peft(folder, model):
+    """The soft prompt in a PEFT adapter of prompt or prefix tuning (a folder, or a name on the
+    hub), on the model's device. Needs safetensors.
+
+    Raises ValueError for another kind of adapter, for shapes that do not fit the model, and where
+    the adapter states another base than this: its name (the last part of it), its revision, or the
+    fingerprint that `to_peft` leaves.
+    """
+    config, folder = model.config, hub_folder(folder)
+    path = folder / "adapter_config.json"
+    if not path.exists() or not (folder / "adapter_model.safetensors").exists():
+        raise ValueError(f"{folder} lacks adapter_config.json or adapter_model.safetensors")
+    about = json.loads(path.read_text(encoding="utf-8"))
+    L, Hkv, D = config.n_layer, config.n_kv_head, config.head_dim
+    widths = {"PROMPT_TUNING": config.n_embd, "PREFIX_TUNING": 2 * L * Hkv * D}
+    kind, P = about.get("peft_type"), about.get("num_virtual_tokens")
+    if kind not in widths or about.get("num_transformer_submodules") not in (None, 1):
+        raise ValueError(f"{path}: peft_type = {kind!r} is not supported, only prompt and prefix "
+                         "tuning of a decoder are")
+    with needs("safetensors").safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        if "prompt_embeddings" not in file.keys():
+            raise ValueError(f"{folder}: no tensor prompt_embeddings in adapter_model.safetensors")
+        tensor, facts = file.get_tensor("prompt_embeddings").float(), file.metadata() or {}
+
+    def same_base(what, stated, ours):
+        if stated and ours and stated != ours:
+            raise ValueError(f"{folder} was trained on the base with {what} {stated}, this base "
+                             f"has {ours}: a soft prompt works on its own base only")
+
+    def commit(revision):  # a branch's name says nothing about the weights
+        return revision if re.fullmatch("[0-9a-f]{40}", revision or "") else None
+
+    name = model.facts.get("name") and Path(model.facts["name"]).name
+    same_base("name", Path(about.get("base_model_name_or_path") or "").name, name)
+    same_base("revision", commit(about.get("revision")), commit(model.facts.get("revision")))
+    same_base("fingerprint", facts.get("base"), facts.get("base") and model.fingerprint())
+    if tensor.shape != (P, widths[kind]):
+        raise ValueError(f"{folder}: the tensor is {tuple(tensor.shape)}, this model needs "
+                         f"{(P, widths[kind])}")
+    if kind == "PROMPT_TUNING":
+        soft = PromptTuning(tensor)
+    else:
+        states = tensor.view(P, L, 2, Hkv, D).permute(2, 1, 3, 0, 4)  # (2, L, Hkv, P, D)
+        soft = PrefixTuning(*states)
     return soft.to(model.device)

@@ -17,6 +17,7 @@ import csv
 import hashlib
 import heapq
 import importlib.util
+import io
 import json
 import math
 import os
@@ -34,6 +35,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Callable, NamedTuple
 
+import regex  # comes with tiktoken
 import tiktoken
 import torch
 import torch.nn as nn
@@ -41,7 +43,7 @@ import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
 import softprompt
-from model import GPT, GPTConfig, read, write
+from model import GPT, GPTConfig, hub_folder, read, write
 from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embeddings, prefill
 
 # ------------------------------------------------------------------ data: docstrings on this disk
@@ -134,9 +136,14 @@ def sentences_of(docstrings):
 
 
 class Job(NamedTuple):
+    """What is asked of a sentence. Everything that trains takes pairs: (text, answer)."""
+
     answer: Callable[[Sentence], str]
     wordings: list[str]  # the base learned the job from these
     unseen: list[str]  # the base never saw these
+
+    def pairs(self, sentences):
+        return [(s.text, self.answer(s)) for s in sentences]
 
 
 def word(text):
@@ -171,6 +178,102 @@ JOBS = {
          "Say how many words this sentence has."],
         ["Give the number of words in this sentence.", "How many words do you count here?"]),
 }
+
+# ------------------------------------------------------------------ data: a file of one's own
+
+
+def read_pairs(path):
+    """[(text, answer)] of a .tsv, .csv or .jsonl file in UTF-8; empty lines are passed over.
+
+    A first row that names the columns text and answer is a header, and other columns may stand
+    beside them; without one there are just these two. ValueError names file and line of a bad row.
+    """
+    def bad(line, why):
+        return ValueError(f"{path}:{line}: {why}")
+
+    def plain(row, name):
+        value = row.get(name)
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise bad(line, f"{name} is {json.dumps(value)}, give a string or a number")
+        if not str(value).strip():
+            raise bad(line, f"the {name} is empty")
+        return str(value).strip()
+
+    data, kind, pairs = Path(path).read_bytes(), Path(path).suffix.lower(), []
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise bad(line, "this is not UTF-8: save the file as that") from problem
+    if kind not in (".tsv", ".csv", ".jsonl"):
+        raise ValueError(f"{path}: data comes as .tsv, .csv or .jsonl")
+    rows = json_rows(text, bad) if kind == ".jsonl" else csv_rows(text, kind, bad)
+    for line, row in rows:
+        pairs.append((plain(row, "text"), plain(row, "answer")))
+    if not pairs:
+        raise ValueError(f"{path}: there are no rows in it")
+    return pairs
+
+
+def csv_rows(text, kind, bad):
+    sign, names = {".tsv": "\t", ".csv": ","}[kind], None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
+    try:
+        for fields in reader:
+            if not fields or len(fields) == 1 and not fields[0].strip():
+                continue
+            if names is None:
+                names = [name.strip().lower() for name in fields]
+                if {"text", "answer"} <= set(names):
+                    continue
+                names = ["text", "answer"]
+            if len(fields) != len(names):
+                raise bad(reader.line_num, f"{len(fields)} fields where {len(names)} are expected, "
+                          f"{' and '.join(names)}: a field with a {json.dumps(sign)} needs quotes")
+            yield reader.line_num, dict(zip(names, fields))
+    except csv.Error as problem:
+        raise bad(reader.line_num, f'{problem}: inside quotes, a " is written twice') from problem
+
+
+def json_rows(text, bad):
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as problem:
+                raise bad(number, f"this is not JSON: {problem}") from problem
+            if not isinstance(row, dict):
+                raise bad(number, 'each line is like {"text": "...", "answer": "..."}')
+            yield number, row
+
+
+MOST = 400  # validation texts: with a real model on a CPU, more would take longer than the training
+
+
+def read_data(settings):
+    """The name of what is learned, and its pairs: {"train": [(text, answer)], "valid": ...}."""
+    if settings.job and settings.data or settings.valid and not settings.data:
+        raise ValueError("give --job NAME, or --data FILE and perhaps --valid FILE")
+    if not settings.data:
+        name = settings.job or "library"
+        data, _ = load_data(settings.out)
+        return name, {"train": JOBS[name].pairs(data["train"]),
+                      "valid": JOBS[name].pairs(data["valid"])[:MOST]}
+    pairs, name = read_pairs(settings.data), Path(settings.data).stem
+    if settings.valid:
+        data = {"train": pairs, "valid": read_pairs(settings.valid)}
+    else:  # by a hash of the text, so that equal texts are on one side
+        data = {"train": [pair for pair in pairs if split_of(pair[0]) == "train"],
+                "valid": [pair for pair in pairs if split_of(pair[0]) != "train"]}
+        if not data["train"] or not data["valid"]:
+            raise ValueError(f"{settings.data}: {len(pairs)} rows are too few to keep a fifth for "
+                             "validation: add rows, or give --valid FILE")
+    if len({answer for _, answer in data["train"]}) == 1:
+        raise ValueError(f"{settings.data}: every answer is {pairs[0][1]!r}, there is nothing to "
+                         "learn")
+    data["valid"].sort(key=lambda pair: hashlib.sha256(repr(pair).encode()).digest())
+    return name, {**data, "valid": data["valid"][:MOST]}  # mixed first, to be a fair sample
+
 
 # ------------------------------------------------------------------ tokens
 
@@ -221,20 +324,103 @@ def bpe(texts, size):
 
 
 class Tokenizer:
-    """tiktoken's encoding over byte strings by rank, and the one special token behind them."""
+    """tiktoken's encoding over byte strings by rank, and what is special about it: the `end` of a
+    text, and the bytes that no token has."""
 
-    def __init__(self, tokens):
-        ranks = {token: rank for rank, token in enumerate(tokens)}
-        self.encoding = tiktoken.Encoding("docstrings", pat_str=PATTERN, mergeable_ranks=ranks,
-                                          special_tokens={"<|end|>": len(tokens)})
-        self.end = len(tokens)
-        self.encode, self.decode = self.encoding.encode_ordinary, self.encoding.decode
+    def __init__(self, tokens, pattern=PATTERN, special=None, end=None):
+        """`tokens` lists byte strings by rank, or maps them to their ranks."""
+        ranks = tokens
+        if not isinstance(tokens, dict):
+            ranks = {token: rank for rank, token in enumerate(tokens)}
+        special = special or {"<|end|>": len(ranks)}
+        self.encoding = tiktoken.Encoding("softprompt", pat_str=pattern, mergeable_ranks=ranks,
+                                          special_tokens=special)
+        self.end = special["<|end|>"] if end is None else end
+        self.known = {*ranks.values(), *special.values()}
+        self.lost = bytes(b for b in range(256) if bytes([b]) not in ranks)
 
-    def example(self, job, sentence, wording=""):
-        """(ids before the answer, ids of the answer and <|end|>). A soft prompt takes the place
+    def encode(self, text):
+        """The ids of a text; what looks like a special token in it is text like any other.
+
+        Bytes that the vocabulary lacks (a few control characters) fall away, and what stood on
+        both sides may merge: that is how the tokenizers library has it.
+        """
+        if not self.lost or text.encode() == text.encode().translate(None, self.lost):
+            return self.encoding.encode_ordinary(text)
+        pieces = regex.finditer(self.encoding._pat_str, text)
+        pieces = (piece.group().encode().translate(None, self.lost) for piece in pieces)
+        return [i for piece in pieces if piece for i in self.encoding._encode_single_piece(piece)]
+
+    def decode(self, ids):
+        return self.encoding.decode([i for i in ids if i in self.known])
+
+    def example(self, text, answer, wording=""):
+        """(ids before the answer, ids of the answer and the end). A soft prompt takes the place
         of `wording`, whose ids stand alone: cut there, nothing changes."""
-        question = self.encode(wording) + self.encode(f"\n{sentence.text} ->")
-        return question, self.encode(" " + JOBS[job].answer(sentence)) + [self.end]
+        question = self.encode(wording) + self.encode(f"\n{text} ->")
+        return question, self.encode(f" {answer}") + [self.end]
+
+    @classmethod
+    def from_pretrained(cls, folder, end):
+        """A byte-level BPE tokenizer.json. Raises ValueError for whatever would give other ids."""
+        path = Path(folder) / "tokenizer.json"
+        if not path.exists():
+            raise ValueError(f"{folder} has no tokenizer.json: a tokenizer.model of SentencePiece "
+                             "is not read, only byte-level BPE is")
+        given = json.loads(path.read_text(encoding="utf-8"))
+        if given["model"].get("type") != "BPE" or given["model"].get("byte_fallback"):
+            raise ValueError(f"{path} is of a SentencePiece kind ({given['model'].get('type')}): "
+                             "only byte-level BPE is read")
+        if given.get("normalizer"):
+            raise ValueError(f"{path}: a normalizer is not supported: {given['normalizer']}")
+        vocab, byte = given["model"]["vocab"], byte_of_sign()
+        merges = [pair if isinstance(pair, list) else pair.split(" ")
+                  for pair in given["model"]["merges"]]
+        found = {token: vocab[token] for token in byte if token in vocab}
+        found |= {a + b: vocab[a + b] for a, b in merges}
+        ids = [found[token] for token in found if len(token) > 1]
+        if ids != sorted(ids):
+            raise ValueError(f"{path}: ids do not grow in the order of the merges, as tiktoken "
+                             "needs them to")
+        ranks = {bytes(byte[sign] for sign in token): i for token, i in found.items()}
+        special = {token["content"]: token["id"] for token in given["added_tokens"]}
+        if end is None:
+            raise ValueError(f"{folder}: config.json names no eos_token_id, which ends an answer")
+        return cls(ranks, pattern_of(given.get("pre_tokenizer"), path), special, end)
+
+
+def byte_of_sign():
+    """{character: byte}, as GPT-2 writes bytes: those that print stand for themselves."""
+    prints = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in prints]
+    return {chr(b): b for b in prints} | {chr(256 + n): b for n, b in enumerate(rest)}
+
+
+GPT2 = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|%s| ?[^\s\p{L}\p{N}]+|\s+(?!%s)|\s+", r" ?\p{N}+", r"\S")
+
+
+def pattern_of(step, path):
+    """The regular expression that cuts a text as this pre_tokenizer does; ValueError for others."""
+    def kind(x):
+        flags = {"Digits": "individual_digits", "ByteLevel": "use_regex"}
+        return x["type"], x.get(flags.get(x["type"]), True)
+
+    step = step or {"type": "none"}
+    steps = step["pretokenizers"] if step["type"] == "Sequence" else [step]
+    kinds = [kind(x) for x in steps]
+    prefixed = any(x.get("add_prefix_space") for x in steps)
+    if kinds == [("ByteLevel", True)] and not prefixed:
+        return GPT2[0] % GPT2[1:]
+    if kinds[1:] == [("ByteLevel", True)] and kinds[0][0] == "Digits" and not prefixed:
+        # Cut at the digits first: they take no space, and space before them ends its piece.
+        return GPT2[0] % (r"\p{N}" if kinds[0][1] else r"\p{N}+", r"[^\s\p{N}]")
+    if kinds == [("Split", True), ("ByteLevel", False)] and not prefixed:
+        how = steps[0]["pattern"]
+        pattern = how["Regex"] if "Regex" in how else regex.escape(how["String"])
+        if steps[0]["behavior"] == "Isolated" and not steps[0].get("invert"):
+            return f"{pattern}|(?:(?!{pattern})[\\s\\S])+"  # what lies between is a piece as well
+    raise ValueError(f"{path}: this pre_tokenizer is not supported, only ByteLevel, Digits before "
+                     f"ByteLevel, and Split (isolated) before it are: {json.dumps(step)[:200]}")
 
 
 def collate(rows, device):
@@ -292,16 +478,19 @@ class Settings:
     quick: bool = option(False, "fewer arms, one seed, one job: a first look", "main")
     out: str = option("out", "folder for results, pictures, prompts", "main plot pretrain tune")
     device: str = option("auto", "cpu, cuda, mps or auto", "main pretrain tune generate")
-    base: str = option("", "base model; default: base.pt", "main pretrain tune generate")
-    job: str = option("library", "what to learn", "tune", list(JOBS))
+    base: str = option("", "file, Llama folder or hub name; base.pt", "main pretrain tune generate")
+    job: str = option("", "what to learn: library unless --data", "tune", list(JOBS))
+    data: str = option("", "texts and answers: .tsv, .csv or .jsonl", "tune generate")
+    valid: str = option("", "more of them; without, a fifth of --data", "tune")
     method: str = option("prompt", "what to train", "tune", ["prompt", "prefix"])
     length: int = option(16, "number of virtual tokens", "tune")
     init: str = option("vocab", "where they start", "tune", INITIALIZATIONS)
     init_text: str = option("", "the text to start from, for --init text", "tune")
-    steps: int = option(100, "training steps of 32 sentences", "tune")
+    steps: int = option(100, "training steps of 16 texts, at most", "tune")
     lr: float = option(0.0, "learning rate of AdamW; 0: the method's own", "tune")
     seed: int = option(0, "which random numbers and examples", "tune")
-    save: str = option("", "file of the trained prompt; default: OUT/JOB-METHOD.pt", "tune")
+    save: str = option("", "file of the trained prompt; OUT/NAME-METHOD.pt", "tune")
+    resume: bool = option(False, "go on where a tune was interrupted", "tune")
     prompt: tuple = option((), "files of trained prompts", "generate")
     text: str = option("", "a sentence to answer", "generate")
 
@@ -317,14 +506,31 @@ def find_device(name):
 
 
 def load_base(settings):
-    """The frozen base and its tokenizer."""
+    """The frozen base and its tokenizer: a file of ours, or a Llama of Hugging Face's format."""
     path = settings.base or Path(__file__).with_name("base.pt")
-    if not os.path.exists(path):
+    device = find_device(settings.device)
+    if not os.path.exists(path) and str(path).endswith(".pt"):
         raise ValueError(f"no base model at {path}: `python train.py pretrain` makes one")
-    model = GPT.load(path).to(find_device(settings.device)).requires_grad_(False)
-    if "tokenizer" not in model.facts:
-        raise ValueError(f"{path} comes without a tokenizer: give it to model.save(tokenizer=...)")
-    return model, Tokenizer([token.encode("latin-1") for token in model.facts["tokenizer"]])
+    if os.path.isfile(path):
+        model = GPT.load(path)
+        if "tokenizer" not in model.facts:
+            raise ValueError(f"{path} has no tokenizer: give it to model.save(tokenizer=...)")
+        tok = Tokenizer([token.encode("latin-1") for token in model.facts["tokenizer"]])
+    else:
+        # Half precision pays on a GPU; CPUs compute slowly in it.
+        model = GPT.from_pretrained(path, None if device == "cuda" else torch.float32)
+        tok = Tokenizer.from_pretrained(hub_folder(path), model.facts["end"])
+    return model.to(device).requires_grad_(False), tok
+
+
+def usual_rate(model, method):
+    """What was best or close to it for 8 to 100 virtual tokens of a grid tried once by hand: a
+    prompt's rate grows with the spread of the embeddings, a prefix lives on its own scale."""
+    return f"{0.3 * spread(model):.2g}" if method == "prompt" else "0.03"
+
+
+def spread(model):
+    return float(model.model.embed_tokens.weight.float().std())
 
 
 def try_to_write(path):
@@ -385,12 +591,29 @@ class Arm:
     facts: dict = field(default_factory=dict)  # what the results say of it
 
 
-def fit(model, arms, train, steps, size, watch, past=None):
+def anyhow(rows, seed, step, size):
+    """The rows of a step, at random; the same for the same seed and step."""
+    return random.Random(f"{seed} {step}").sample(rows, size)
+
+
+def alike(rows, seed, step, size):
+    """As `anyhow`, but of like length, so that little is spent on padding: the rows of eight steps
+    are drawn together, sorted, and cut into eight."""
+    gen = random.Random(f"{seed} {step // 8}")
+    drawn = gen.choices(rows, k=8 * size) if len(rows) < 8 * size else gen.sample(rows, 8 * size)
+    drawn.sort(key=lambda row: len(row[0]) + len(row[1]))
+    part = gen.sample(range(8), 8)[step % 8]
+    return drawn[part * size : (part + 1) * size]
+
+
+def fit(model, arms, train, steps, size, watch, past=None, draw=anyhow, begun=None):
     """Train all arms as one mixed batch over one frozen base.
 
     Each arm has its own examples (`size` a step of train[job], drawn by its seed), mean loss,
     gradient clipping and learning rate, so it learns exactly what it would learn alone.
-    watch(step, past) is called before each step and after the last; past() is one row an arm.
+    watch(step, past, optimizer) is called before each step and after the last, and ends the
+    training where it returns True; past() is one row an arm. `begun` is (step, the optimizer's
+    state) of an interrupted training, which goes on there.
     """
     def prefill_all():
         return prefill([arm.soft for arm in arms], model, [arm.pinned for arm in arms])
@@ -398,12 +621,14 @@ def fit(model, arms, train, steps, size, watch, past=None):
     past = past or prefill_all
     groups = [{"params": list(arm.soft.parameters()), "lr": arm.lr, "peak": arm.lr} for arm in arms]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    for step in range(steps + 1):
-        watch(step, past)
-        if step == steps:
+    first = 0
+    if begun:
+        first = begun[0]
+        optimizer.load_state_dict(begun[1])
+    for step in range(first, steps + 1):
+        if watch(step, past, optimizer) or step == steps:
             return
-        rows = [row for arm in arms
-                for row in random.Random(f"{arm.seed} {step}").sample(train[arm.job], size)]
+        rows = [row for arm in arms for row in draw(train[arm.job], arm.seed, step, size)]
         nats, tokens, _ = score(model, past(), rows, len(arms))
         (nats / tokens).sum().backward()
         for group in optimizer.param_groups:
@@ -431,7 +656,8 @@ def pretrain_batch(step, stream, train, tok):
     rows = []
     for sentence in gen.sample(train, 32):
         job = gen.choice(list(JOBS))
-        rows.append(tok.example(job, sentence, gen.choice(JOBS[job].wordings)))
+        answer, wordings = JOBS[job].answer(sentence), JOBS[job].wordings
+        rows.append(tok.example(sentence.text, answer, gen.choice(wordings)))
     idx, answers = collate(rows, "cpu")
     targets = F.pad(idx[:, 1:], (0, 1), value=-1)  # (B, T): the question is still worth reading
     scored, question = answers >= 0, (targets >= 0) & (answers < 0)
@@ -505,9 +731,10 @@ def report_base(model, tok, sentences):
     """Held-out accuracy of each job by its wordings, beside the share of the commonest answer."""
     print("job       commonest    none | trained wordings              | unseen wordings")
     for name, job in JOBS.items():
-        common = Counter(job.answer(s) for s in sentences).most_common(1)[0][1] / len(sentences)
+        pairs = job.pairs(sentences)
+        common = Counter(answer for _, answer in pairs).most_common(1)[0][1] / len(pairs)
         with torch.inference_mode():
-            rights = [score(model, None, [tok.example(name, s, text) for s in sentences])[2].item()
+            rights = [score(model, None, [tok.example(*pair, text) for pair in pairs])[2].item()
                       for text in ["", *job.wordings, *job.unseen]]
         print(f"{name:10s}{common:9.3f}", *(f"{right / len(sentences):7.3f}" for right in rights))
 
@@ -606,12 +833,13 @@ class Lab:
     def __init__(self, model, tok, data, results=None, plan=None):
         self.model, self.tok, self.data, self.results, self.plan = model, tok, data, results, plan
         self.kept = {}
-        self.spread = float(model.model.embed_tokens.weight.std())
+        self.spread = spread(model)
 
     def rows(self, job, split, n=None, wording=""):
         key = job, split, wording
         if key not in self.kept:
-            self.kept[key] = [self.tok.example(job, s, wording) for s in self.data[split]]
+            pairs = JOBS[job].pairs(self.data[split])
+            self.kept[key] = [self.tok.example(*pair, wording) for pair in pairs]
         return self.kept[key][:n]
 
     def start(self, job, start, length, seed):
@@ -647,7 +875,7 @@ class Lab:
         steps = steps or plan.steps
         progress = Progress(f"{what}, {len(arms)} at once" if len(arms) > 1 else what, steps)
 
-        def each_step(step, past):
+        def each_step(step, past, optimizer):
             if step:
                 progress.step()
             if step in watch or step == steps:
@@ -660,11 +888,6 @@ class Lab:
         train = {arm.job: self.rows(arm.job, "train") for arm in arms}
         fit(model, arms, train, steps, plan.size, each_step, past)
         progress.close()
-
-    def usual_rate(self, method):
-        """What was best or close to it for 8 to 100 virtual tokens of a grid tried once by hand: a
-        prompt's rate grows with the spread of the embeddings, a prefix lives on its own scale."""
-        return f"{0.3 * self.spread:.2g}" if method == "prompt" else "0.03"
 
     def best_rate(self, **match):
         """The rate with the lowest validation loss, averaged over the steps that were watched."""
@@ -701,7 +924,7 @@ def lengths(lab, job):
     """Prompt and prefix of 1 to 100 vectors, pinned; where the window cuts, sliding as well."""
     arms = []
     for method in METHODS:
-        lr = lab.usual_rate(method)
+        lr = usual_rate(lab.model, method)
         for P in lab.plan.lengths:
             for pinned in (None, 0) if P >= (lab.model.config.window or P + 1) else (None,):
                 arms += [lab.arm("length", job, method, "vocab", P, lr, seed, pinned)
@@ -741,7 +964,7 @@ def weights(lab, job):
 def prompts(lab, out):
     """Keep one prompt for each job as out/JOB.pt: of the length chosen, the best of three seeds."""
     results, job = lab.results, lab.plan.jobs[0]
-    P, lr = chosen_length(results, job, "prompt"), lab.usual_rate("prompt")
+    P, lr = chosen_length(results, job, "prompt"), usual_rate(lab.model, "prompt")
     mark = lab.model.fingerprint()
 
     def missing(job):
@@ -981,57 +1204,193 @@ def draw_methods(results, job, axis):
 # ------------------------------------------------------------------ the other verbs
 
 
+PATIENCE = 4  # evaluations without a better validation loss, of ten, that end the training
+
+
+def rows_of(model, tok, pairs, wording="", length=0):
+    """Pairs as rows of ids behind `length` virtual tokens. What does not fit loses its beginning,
+    which is said once. ValueError where that is not enough."""
+    rows, cut, keep = [], 0, len(tok.encode(wording))
+    for text, answer in pairs:
+        question, ids = tok.example(text, answer, wording)
+        over = length + len(question) + len(ids) - 1 - model.config.block_size
+        if over > 0:
+            cut += 1
+            question = question[:keep] + question[keep + over :]
+        if len(question) <= keep:
+            raise ValueError(f"{length} virtual tokens, {keep} of wording and {len(ids)} of the "
+                             f"answer {answer[:40]!r} leave no room for a text in block_size="
+                             f"{model.config.block_size}")
+        rows.append((question, ids))
+    if cut:
+        print(f"{cut} of {len(rows)} texts are longer than the context of "
+              f"{model.config.block_size} tokens: their beginnings are cut off", file=sys.stderr)
+    return rows
+
+
+def few_answers(pairs):
+    """The different answers, commonest first, where they are few enough to choose among."""
+    found = [answer for answer, _ in Counter(answer for _, answer in pairs).most_common()]
+    return found if len(found) <= 20 else []
+
+
+@torch.inference_mode()
+def judge(model, tok, past, rows, answers=(), progress=None):
+    """(loss in nats a token, share answered exactly, share right when choosing among `answers`).
+
+    The chosen answer is the one that the model finds likeliest as a whole. Each question goes
+    through the model once; its answers go behind the past that it leaves.
+    """
+    choices = [tok.encode(f" {answer}") + [tok.end] for answer in answers]
+    rows, sums, among = sorted(rows, key=lambda row: len(row[0])), torch.zeros(3), 0
+    for i in range(0, len(rows), 16):
+        part = rows[i : i + 16]
+        sums += score(model, past, part)[:, 0].cpu()
+        if choices:
+            idx, _ = collate([(question[:-1], [0]) for question, _ in part], model.device)
+            _, seen = model.hidden(idx, past, first=idx.shape[1])  # S slots of every question
+            behind = [(question[-1:], choice) for question, _ in part for choice in choices]
+            repeat = torch.arange(len(part), device=model.device)
+            seen = seen.rows(repeat.repeat_interleave(len(choices)))
+            idx, targets = collate(behind, model.device)  # (B A, T)
+            nats = F.cross_entropy(model.scored(idx, targets, seen).float(), targets[targets >= 0],
+                                   reduction="none")  # (n,)
+            which = (targets >= 0).nonzero()[:, 0]  # (n,)
+            total = torch.zeros(len(behind), device=model.device).index_add(0, which, nats)
+            best = total.view(len(part), len(choices)).argmin(1).tolist()
+            among += sum(choices[b] == answer for b, (_, answer) in zip(best, part))
+        if progress:
+            progress.step()
+    return float(sums[0] / sums[1]), float(sums[2]) / len(rows), among / len(rows)
+
+
+def compare(model, tok, pairs, answers, candidates):
+    """Print a line for each candidate (name, past or None, wording) on these pairs, and return the
+    three numbers of each. The commonest of the known answers stands above them."""
+    share = sum(answer == answers[0] for _, answer in pairs) / len(pairs) if answers else None
+    progress = Progress("testing", len(candidates) * -(-len(pairs) // 16))
+    found = {}
+    for name, past, wording in candidates:
+        length = 0 if past is None else int(past.length.max())
+        rows = rows_of(model, tok, pairs, wording, length)
+        found[name] = judge(model, tok, past, rows, answers, progress)
+    progress.close()
+    width = max(map(len, [*found, "commonest answer"]))
+    print(f"{len(pairs)} texts{'':{max(width - len(f'{len(pairs)} texts'), 0)}s}   nats a token   "
+          f"exact" + (f"   among {len(answers)} answers" if answers else ""))
+    if answers:
+        print(f"{'commonest answer':{width}s}{'-':>15s}{share:8.3f}{share:12.3f}   {answers[0]}")
+    for name, (loss, exact, among) in found.items():
+        print(f"{name:{width}s}{loss:15.3f}{exact:8.3f}" + (f"{among:12.3f}" if answers else ""))
+    return found
+
+
+def train_best(model, soft, lr, seed, rows, steps, kept, stamp, resume):
+    """Train until the validation loss gets no better; leave the best vectors in `soft`.
+
+    Returns {"step", "loss", "accuracy"} of these. `kept` is the file of an interrupted run, and
+    `stamp` says what it was of: going on gives what the uninterrupted run would have given.
+    """
+    state = {"stamp": stamp, "step": 0, "bad": 0, "found": {"loss": math.inf}}
+    if resume and kept.exists():
+        state = read(kept, "an interrupted run", ("soft", "optimizer", "best", *state))
+        if state["stamp"] != stamp:
+            raise ValueError(f"{kept} is of another run (other data, base or options): repeat its "
+                             "command with --resume, or leave --resume out")
+        soft.load_state_dict(state["soft"])
+    begun = (state["step"], state["optimizer"]) if state["step"] else None
+    every, saved = max(1, steps // 10), time.time()
+    progress = Progress("training", steps, state["step"])
+
+    def watch(step, past, optimizer):
+        nonlocal saved
+        if step > (begun[0] if begun else 0):
+            progress.step()
+        if step and time.time() - saved > 5:
+            state.update(step=step, soft=soft.state_dict(), optimizer=optimizer.state_dict())
+            write(kept, state)
+            saved = time.time()
+        if step % every and step < steps:
+            return False
+        with torch.inference_mode():
+            nats, tokens, right = score(model, past(), rows["valid"][:128])[:, 0].tolist()
+        found = {"step": step, "loss": nats / tokens,
+                 "accuracy": right / len(rows["valid"][:128])}
+        state["bad"] += 1
+        if found["loss"] < state["found"]["loss"]:
+            state.update(bad=0, found=found, best=deepcopy(soft.state_dict()))
+        print(f"step {step:4d}   validation: {found['loss']:.3f} nats a token, "
+              f"{found['accuracy']:.3f} right")
+        return state["bad"] == PATIENCE
+
+    fit(model, [Arm(soft, "", lr, seed)], {"": rows["train"]}, steps, 16, watch, None, alike, begun)
+    progress.close(f"best at step {state['found']['step']}")
+    soft.load_state_dict(state["best"])
+    return state["found"]
+
+
 def tune(settings):
-    """Train one soft prompt on a job and save it, with its validation accuracy on the way."""
+    """Train one soft prompt on a job or on own data, and save it; what needs no training stands
+    beside it."""
     model, tok = load_base(settings)
-    job, ids, seed = settings.job, tok.encode(settings.init_text), settings.seed % 2**63
+    ids, seed = tok.encode(settings.init_text), settings.seed % 2**63
     if settings.steps < 1:
         raise ValueError(f"--steps {settings.steps}: give at least 1")
     if settings.init == "text" and not settings.init_text.strip():
         raise ValueError('--init text starts from a text: give it with --init-text "..."')
     gen = torch.Generator().manual_seed(seed)
     start = initial_embeddings(model, settings.length, settings.init, ids, gen)
-    path = settings.save or Path(settings.out) / f"{job}-{settings.method}.pt"
     if settings.save:
-        try_to_write(path)
-    data, _ = load_data(settings.out)
-    lab = Lab(model, tok, data)
+        try_to_write(settings.save)
+    name, data = read_data(settings)
+    path = Path(settings.save or Path(settings.out) / f"{name}-{settings.method}.pt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept, answers = Path(f"{path}.ckpt"), few_answers(data["train"])
+    print(f"{name}: {len(data['train'])} texts to learn from, {len(data['valid'])} to validate; "
+          "the first: {!r} -> {!r}".format(*data["train"][0]))
+
     soft = METHODS[settings.method].start(model, start)
-    lr = settings.lr or float(lab.usual_rate(settings.method))
-    progress = Progress(f"{job}, {settings.method} of {settings.length}", settings.steps)
-    valid, found = lab.rows(job, "valid", 400), {}
-
-    def watch(step, past):
-        if step:
-            progress.step()
-        if step % 20 == 0 or step == settings.steps:
-            with torch.inference_mode():
-                nats, tokens, right = score(model, past(), valid)[:, 0].tolist()
-            found.update(loss=nats / tokens, accuracy=right / len(valid))
-            print(f"step {step:4d}   validation: {found['loss']:.3f} nats, "
-                  f"{found['accuracy']:.3f} right")
-
-    train = {job: lab.rows(job, "train")}
-    fit(model, [Arm(soft, job, lr, seed)], train, settings.steps, 32, watch)
-    softprompt.save(soft, path, model, job=job, init=settings.init, steps=settings.steps, lr=lr,
-                    **found)
+    lr = settings.lr or float(usual_rate(model, settings.method))
+    rows = {split: rows_of(model, tok, data[split], "", settings.length) for split in data}
+    options = [getattr(settings, x) for x in "method length init init_text steps seed".split()]
+    stamp = repr((options, lr, rows, model.fingerprint()))
+    found = train_best(model, soft, lr, seed, rows, settings.steps, kept,
+                       hashlib.sha256(stamp.encode()).hexdigest(), settings.resume)
+    softprompt.save(soft, path, model, job=name, init=settings.init, init_text=settings.init_text,
+                    answers=answers, lr=lr, **found)
+    kept.unlink(missing_ok=True)
+    with torch.no_grad():
+        mine = (f"{soft.kind} of {soft.length}", soft.past(model), "")
+    wordings = [settings.init_text] if settings.init_text.strip() else []
+    compare(model, tok, data["valid"], answers, [
+        ("no prompt", None, ""), *((repr(text), None, text) for text in wordings), mine])
     print(f"{path}: {settings.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
-          f"{100 * softprompt.trainable_fraction(soft, model):.2f} % of the base's numbers")
+          f"{100 * softprompt.trainable_fraction(soft, model):.3f} % of the base's numbers")
 
 
 def generate(settings):
-    """Answer a sentence without and with each soft prompt, all in one batch over one base."""
-    if not settings.prompt or not settings.text.strip():
-        raise ValueError('generate needs --prompt FILE... and --text "a sentence"')
+    """Answer a text without and with each soft prompt, in one batch over one base; or say how well
+    each does on a file of texts and answers."""
+    if not settings.prompt or bool(settings.text.strip()) == bool(settings.data):
+        raise ValueError('generate needs --prompt FILE..., and --text "..." or --data FILE')
+    pairs = read_pairs(settings.data) if settings.data else []
     model, tok = load_base(settings)
     mark = model.fingerprint()
     softs = [PromptTuning(torch.empty(0, model.config.n_embd, device=model.device))]
     softs += [softprompt.load(path, model, mark) for path in settings.prompt]
-    rows = [tok.encode(f"\n{settings.text.strip()} ->")] * len(softs)
+    names = ["without a prompt", *settings.prompt]
+    if pairs:
+        answers = next((s.facts["answers"] for s in softs if s.facts.get("answers")), [])
+        with torch.inference_mode():
+            pasts = [soft.past(model) for soft in softs]
+        return compare(model, tok, pairs, answers, [
+            (name, past, "") for name, past in zip(names, pasts)])
+    longest = max(soft.length for soft in softs) + 15  # virtual tokens, and new ones
+    [(row, _)] = rows_of(model, tok, [(settings.text.strip(), "")], "", longest)
     with torch.inference_mode():
-        answers = model.generate(rows, 16, prefill(softs, model), stop=tok.end)
-    width = max(map(len, ("without a prompt", *settings.prompt)))
-    for name, soft, answer in zip(("without a prompt", *settings.prompt), softs, answers):
+        answers = model.generate([row] * len(softs), 16, prefill(softs, model), stop=tok.end)
+    width = max(map(len, names))
+    for name, soft, answer in zip(names, softs, answers):
         print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  "
               f"{tok.decode(answer).strip()}")
 
@@ -1082,7 +1441,8 @@ def main(arguments=None):
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted: main and pretrain go on here when started again", file=sys.stderr)
+        print("\ninterrupted: main and pretrain go on when started again, tune with --resume",
+              file=sys.stderr)
         sys.exit(130)
 
 

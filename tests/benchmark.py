@@ -324,8 +324,8 @@ def sweep(add, device):
     ]
     together, alone = turns(
         2,
-        lambda: fit(model, arms, rows, steps, 8, lambda step, past: None),
-        lambda: [fit(model, [arm], rows, steps, 8, lambda step, past: None) for arm in arms],
+        lambda: fit(model, arms, rows, steps, 8, lambda *state: None),
+        lambda: [fit(model, [arm], rows, steps, 8, lambda *state: None) for arm in arms],
     )
     add(
         "sweep of 48",

@@ -101,11 +101,11 @@ def test_an_example_is_wording_then_sentence_then_answer(tok):
         ("library", "kind", "first", "last", "count"),
         ("networkx", "function", "Return", "graph", "6"),
     ):
-        question, ids = tok.example(job, s, "Say it.")
+        question, ids = tok.example(s.text, JOBS[job].answer(s), "Say it.")
         assert tok.decode(question) == "Say it.\nReturn the matrix of a graph. ->"
         assert ids[-1] == tok.end and tok.decode(ids[:-1]) == " " + answer
         # Cut off the wording's ids, and what is left is the example without a wording.
-        assert question[len(tok.encode("Say it.")) :] == tok.example(job, s)[0]
+        assert question[len(tok.encode("Say it.")) :] == tok.example(s.text, "x")[0]
 
 
 def test_collate_scores_the_answers_and_nothing_else():
@@ -146,7 +146,7 @@ def test_sentences_are_split_by_their_own_text():
 
 def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
     model, some = tiny(tok), sentences(80)
-    rows = [tok.example("count", s) for s in some]
+    rows = [tok.example(s.text, JOBS["count"].answer(s)) for s in some]
     soft = PromptTuning(torch.randn(3, 16))
     nats, tokens, right = score(model, soft.past(model), rows)[:, 0].tolist()
     assert nats / tokens == pytest.approx(
@@ -161,7 +161,7 @@ def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
 def test_trained_together_is_trained_alone(tok, kind):
     model, train_rows = (
         tiny(tok),
-        {job: [tok.example(job, s) for s in sentences(60)] for job in ("kind", "count")},
+        {job: [tok.example(*pair) for pair in JOBS[job].pairs(sentences(60))] for job in ("kind", "count")},
     )
     before = model.fingerprint()
 
@@ -178,9 +178,9 @@ def test_trained_together_is_trained_alone(tok, kind):
         ]
 
     together, alone, start = arms(), arms(), arms()
-    fit(model, together, train_rows, 6, 4, lambda step, past: None)
+    fit(model, together, train_rows, 6, 4, lambda *state: None)
     for arm in alone:
-        fit(model, [arm], train_rows, 6, 4, lambda step, past: None)
+        fit(model, [arm], train_rows, 6, 4, lambda *state: None)
     for a, b, c in zip(together, alone, start):
         for p, q, r in zip(a.soft.parameters(), b.soft.parameters(), c.soft.parameters()):
             assert torch.allclose(p, q, atol=2e-4) and not torch.allclose(p, r, atol=2e-3)
@@ -198,7 +198,7 @@ def test_shipped_base():
     ]
     for s in held_out:
         for job in ("first", "last", "kind"):
-            question, answer = tok.example(job, s, JOBS[job].wordings[0])
+            question, answer = tok.example(s.text, JOBS[job].answer(s), JOBS[job].wordings[0])
             assert model.generate([question], 8, stop=tok.end) == [answer[:-1]]
 
 
@@ -212,7 +212,7 @@ def small_world(tok, tmp_path, monkeypatch):
     for step in range(60):
         job = ("kind", "count")[step % 2]
         rows = [
-            tok.example(job, s, JOBS[job].wordings[0])
+            tok.example(s.text, JOBS[job].answer(s), JOBS[job].wordings[0])
             for s in random.Random(step).sample(data["train"], 16)
         ]
         optimizer.zero_grad()
@@ -342,12 +342,11 @@ def test_tune_then_generate(small_world, capsys):
             "other.pt was trained",
         ),
         (["generate", "--text", "A word."], "--prompt"),
-        (["generate", "--prompt", "prompt.pt", "--text", "word " * 300], "block_size=256"),
         (["--out", "damaged.pt"], "damaged.pt"),
         (["plot", "--out", "empty"], "results.csv"),
         (["tune", "--steps", "0"], "--steps 0"),
         (["tune", "--save", "nowhere/soft.pt"], "nowhere/soft.pt"),
-        (["--base", "bare.pt"], "bare.pt comes without a tokenizer"),
+        (["--base", "bare.pt"], "bare.pt has no tokenizer"),
         (["--device", "cpu:x"], "cpu:x"),
         (["plot", "--lr", "1"], "--lr belongs to tune"),
         (["--nonsense"], "--nonsense"),

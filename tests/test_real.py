@@ -1,0 +1,321 @@
+"""Models, tokenizers and adapters of others: equal to transformers, tokenizers and PEFT where these
+are installed, and refused wherever this project would compute something else."""
+
+import json
+import random
+
+import pytest
+import tiktoken
+import torch
+from conftest import ids, make_model
+
+import train
+from model import GPT
+from softprompt import PrefixTuning, PromptTuning, from_peft, initial_embeddings, to_peft
+from train import Tokenizer, bpe, byte_of_sign
+
+safetensors = pytest.importorskip("safetensors.torch")
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 330,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 5000.0,
+    "tie_word_embeddings": True,
+    "hidden_act": "silu",
+    "eos_token_id": 329,
+}
+MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 5, "head_dim": 12}
+SHAPE = dict(vocab_size=330, block_size=128, n_hidden=48, rope_base=5000.0)
+
+
+def checkpoint(folder, dtype=torch.float32, **change):
+    """A tiny random model of these fields in Hugging Face's format, and the tensors in it."""
+    config = {**LLAMA, **change}
+    folder.mkdir(exist_ok=True)
+    tied = config["tie_word_embeddings"]
+    model = make_model(**SHAPE, tie_embeddings=tied, head_dim=config.get("head_dim"))
+    tensors = {name: p.to(dtype).contiguous() for name, p in model.state_dict().items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return tensors
+
+
+def hugging_face(folder):
+    transformers = pytest.importorskip("transformers")
+    transformers.logging.disable_progress_bar()
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"tie_word_embeddings": False},
+        {"head_dim": 10},
+        MISTRAL,
+        {**MISTRAL, "sliding_window": None, "tie_word_embeddings": False},
+        {"rope_theta": None, "rope_parameters": {"rope_theta": 300.0, "rope_type": "default"}},
+    ],
+    ids=["tied", "untied", "head_dim", "window", "mistral", "rope_parameters"],
+)
+def test_the_model_is_that_of_transformers(tmp_path, change):
+    checkpoint(tmp_path, **change)
+    ours, theirs = GPT.from_pretrained(tmp_path), hugging_face(tmp_path)
+    idx = ids(2, 40, vocab=330)
+    assert torch.allclose(ours(idx)[0], theirs(idx).logits, atol=1e-4)
+    greedy = theirs.generate(idx[:1, :9], max_new_tokens=20, do_sample=False, eos_token_id=None)
+    assert ours.generate([idx[0, :9].tolist()], 20) == [greedy[0, 9:].tolist()]
+
+
+def test_shards_dtypes_and_leftovers(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    tensors = checkpoint(whole, torch.bfloat16)
+    cut.mkdir()
+    (cut / "config.json").write_text((whole / "config.json").read_text())
+    names, where = sorted(tensors), {}
+    for shard, part in enumerate((names[:5], names[5:])):
+        file = f"model-{shard}.safetensors"
+        content = {name: tensors[name] for name in part}
+        # What old and tied checkpoints store, and what changes nothing.
+        content["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+        content["lm_head.weight"] = torch.zeros(330, 32)
+        safetensors.save_file(content, cut / file)
+        where |= dict.fromkeys(content, file)
+    (cut / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    one, other = GPT.from_pretrained(whole), GPT.from_pretrained(cut, torch.float32)
+    assert one.model.norm.weight.dtype == torch.bfloat16 and one.fingerprint() == other.fingerprint()
+    assert other.model.norm.weight.dtype == torch.float32 and other.facts["end"] == 329
+    assert torch.equal(other(ids(1, 9))[0], one.float()(ids(1, 9))[0])
+    one.save(tmp_path / "ours.pt")
+    assert GPT.load(tmp_path / "ours.pt").fingerprint() == one.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model_type": "gpt2"}, "model_type = 'gpt2'.*llama"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.*llama3"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_scaling.*yarn"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.*linear"),
+        ({"attention_bias": True}, "attention_bias = True"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"sliding_window": 8}, "sliding_window = 8"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"num_key_value_heads": 3}, "n_kv_head=3"),
+        ({"intermediate_size": 64}, r"down_proj.weight is \(32, 48\).*\(32, 64\)"),
+        ({"num_hidden_layers": 1}, "model.layers.1.*has no place"),
+        ({"num_hidden_layers": 3}, "9 tensors are missing, first model.layers.2"),
+        ({"tie_word_embeddings": False}, "1 tensors are missing, first lm_head.weight"),
+    ],
+)
+def test_what_would_compute_something_else_is_refused(tmp_path, change, message):
+    checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **change}))
+    with pytest.raises(ValueError, match=message):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_folders_that_hold_no_model(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no folder, and no OWNER/NAME"):
+        GPT.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no config.json"):
+        GPT.from_pretrained(tmp_path)
+    checkpoint(tmp_path)
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[:1000])
+    with pytest.raises(ValueError, match="model.safetensors cannot be read"):
+        GPT.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="neither model.safetensors nor"):
+        GPT.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ValueError, match="config.json lacks vocab_size"):
+        GPT.from_pretrained(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match="pip install huggingface_hub"):
+        GPT.from_pretrained("owner/name")
+
+
+# ------------------------------------------------------------------ tokenizers
+
+
+TEXTS = ["Return the matrix of a graph.", "It's 1 of 12 axes;  don't plot 345!", "über\n\n  naïve"]
+DIGITS = {"type": "Digits", "individual_digits": True}
+LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+SPLIT = {
+    "type": "Split",
+    "pattern": {"Regex": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+(?!\S)|\s+"},
+    "behavior": "Isolated",
+    "invert": False,
+}
+LEVEL_ONLY = {**LEVEL, "use_regex": False}
+
+
+def sequence(*steps):
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
+def tokenizer_json(folder, pre_tokenizer=LEVEL, drop=b"", **change):
+    """A byte-level BPE in Hugging Face's format; the bytes in `drop` are not in its vocabulary."""
+    tokens = bpe(TEXTS * 3, 320)
+    sign = {b: s for s, b in byte_of_sign().items()}
+    merges = []
+    for n in range(256, len(tokens)):  # the two tokens that each one is made of
+        below = {token: rank for rank, token in enumerate(tokens[:n])}
+        pair = tiktoken.Encoding("x", pat_str=r"[\s\S]+", mergeable_ranks=below, special_tokens={})
+        pair = [tokens[i] for i in pair._encode_single_piece(tokens[n])]
+        merges.append(["".join(sign[b] for b in part) for part in pair])
+    words = ["<|end|>", *("".join(sign[b] for b in t) for t in tokens if t not in drop)]
+    model = {"type": "BPE", "vocab": {w: i for i, w in enumerate(words)}, "merges": merges}
+    special = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=True)
+    about = {
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "<|end|>", **special}],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "model": {**model, **change.pop("model", {})},
+        **change,
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(about))
+    return folder
+
+
+def unicode_texts(n):
+    gen = random.Random(0)
+    ranges = (0x20, 0x80, 0x250, 0x3100, 0x110000)
+    for _ in range(n):
+        signs = [gen.choice([gen.randrange(gen.choice(ranges)), *b"  \n\x06'12a"]) for _ in range(25)]
+        yield "".join(chr(65 if 0xD800 <= sign < 0xE000 else sign) for sign in signs)
+
+
+@pytest.mark.parametrize(
+    "pre_tokenizer",
+    [
+        LEVEL,
+        sequence(LEVEL),
+        sequence(DIGITS, LEVEL),
+        sequence({**DIGITS, "individual_digits": False}, LEVEL),
+        sequence(SPLIT, LEVEL_ONLY),  # this one leaves signs out, which are pieces as well
+        sequence({**SPLIT, "pattern": {"String": "."}}, LEVEL_ONLY),
+    ],
+    ids=["plain", "sequence", "digits", "runs of digits", "split", "string"],
+)
+def test_ids_are_those_of_the_tokenizers_library(tmp_path, pre_tokenizer):
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = tokenizer_json(tmp_path, pre_tokenizer, drop=[b"\x06", b"\xf1", b"\xff"])
+    ours = Tokenizer.from_pretrained(folder, end=0)
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    docs = [doc for path in train.source_files()[:400:8] for _, _, doc in train.docstrings_in(path)]
+    for text in [*docs[:2000], *TEXTS, *unicode_texts(2000)]:
+        assert ours.encode(text) == theirs.encode(text).ids, repr(text)
+    assert len(docs) > 100 and ours.decode(ours.encode(TEXTS[1]) + [0, 10**6]) == TEXTS[1] + "<|end|>"
+    assert ours.encoding.encode("<|end|>", allowed_special="all") == [0]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model": {"type": "Unigram"}}, "SentencePiece kind"),
+        ({"model": {"byte_fallback": True}}, "SentencePiece kind"),
+        ({"normalizer": {"type": "NFC"}}, "normalizer"),
+        ({"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
+        ({"pre_tokenizer": {**LEVEL, "add_prefix_space": True}}, "add_prefix_space"),
+        ({"pre_tokenizer": sequence(SPLIT, SPLIT, LEVEL_ONLY)}, "not supported"),
+        ({"pre_tokenizer": sequence({**SPLIT, "behavior": "Removed"}, LEVEL_ONLY)}, "Removed"),
+        ({"pre_tokenizer": None}, "not supported"),
+    ],
+)
+def test_tokenizers_that_would_give_other_ids_are_refused(tmp_path, change, message):
+    folder = tokenizer_json(tmp_path, **change)
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_pretrained(folder, end=0)
+
+
+def test_tokenizers_that_tiktoken_cannot_run_are_refused(tmp_path):
+    folder = tokenizer_json(tmp_path)
+    about = json.loads((folder / "tokenizer.json").read_text())
+    about["model"]["merges"].reverse()
+    (folder / "tokenizer.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="order of the merges"):
+        Tokenizer.from_pretrained(folder, end=0)
+    with pytest.raises(ValueError, match="eos_token_id"):
+        Tokenizer.from_pretrained(tokenizer_json(tmp_path), end=None)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="no tokenizer.json.*SentencePiece"):
+        Tokenizer.from_pretrained(folder, end=0)
+
+
+# ------------------------------------------------------------------ PEFT
+
+
+KINDS = pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning])
+
+
+def soft_prompt(kind, model, P=6):
+    gen = torch.Generator().manual_seed(3)
+    return kind.start(model, initial_embeddings(model, P, "matched", generator=gen))
+
+
+@KINDS
+@pytest.mark.parametrize("change", [{}, {"head_dim": 12}], ids=["llama", "head_dim"])
+def test_peft_computes_the_same_both_ways(tmp_path, kind, change):
+    peft = pytest.importorskip("peft")
+    checkpoint(tmp_path / "base", **change)
+    model, idx = GPT.from_pretrained(tmp_path / "base"), ids(3, 9, vocab=330)
+    soft = soft_prompt(kind, model)
+    to_peft(soft, model, tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(hugging_face(tmp_path / "base"), tmp_path / "adapter")
+    want = model(idx, soft.past(model))[0]
+    got = theirs(input_ids=idx, attention_mask=torch.ones_like(idx)).logits[:, -9:]
+    assert torch.allclose(got, want, atol=1e-4)
+    theirs.save_pretrained(tmp_path / "again")  # as PEFT writes it
+    for folder in ("adapter", "again"):
+        back = from_peft(tmp_path / folder, model)
+        assert all(torch.equal(p, q) for p, q in zip(soft.parameters(), back.parameters()))
+    kinds = {PromptTuning: peft.PromptTuningConfig, PrefixTuning: peft.PrefixTuningConfig}
+    config = kinds[kind](task_type="CAUSAL_LM", num_virtual_tokens=4)
+    born = peft.get_peft_model(hugging_face(tmp_path / "base"), config).eval()
+    born.save_pretrained(tmp_path / "born")  # never seen by us
+    got = born(input_ids=idx, attention_mask=torch.ones_like(idx)).logits[:, -9:]
+    past = from_peft(tmp_path / "born", model).past(model)
+    assert torch.allclose(got, model(idx, past)[0], atol=1e-4)
+
+
+@KINDS
+def test_adapters_that_do_not_fit_are_refused(tmp_path, kind):
+    checkpoint(tmp_path / "base")
+    model = GPT.from_pretrained(tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    to_peft(soft_prompt(kind, model), model, adapter)
+    about = json.loads((adapter / "adapter_config.json").read_text())
+
+    def refused(message, model=model, **change):
+        (adapter / "adapter_config.json").write_text(json.dumps({**about, **change}))
+        with pytest.raises(ValueError, match=message):
+            from_peft(adapter, model)
+
+    refused("peft_type = 'LORA'", peft_type="LORA")
+    refused("name other-base.*base", base_model_name_or_path="owner/other-base")
+    refused("the tensor is", num_virtual_tokens=7)
+    model.facts["revision"] = "a" * 40
+    refused("revision b{40}", revision="b" * 40)
+    from_peft_with = {**about, "revision": "main", "base_model_name_or_path": None}
+    (adapter / "adapter_config.json").write_text(json.dumps(from_peft_with))
+    assert from_peft(adapter, model).length == 6
+    moved = GPT.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        moved.model.norm.weight[0] += 1
+    refused("fingerprint", moved)
+    with pytest.raises(ValueError, match="0 virtual tokens"):
+        to_peft(soft_prompt(kind, model, 0), model, adapter)
+    (adapter / "adapter_model.safetensors").unlink()
+    refused("lacks adapter_config.json or")

@@ -27,7 +27,7 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -53,9 +53,12 @@ class GPTConfig:
     tie_embeddings: bool = True
 
     def __post_init__(self):
-        for name, value in asdict(self).items():
-            if type(value) is int and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1")
+        for f in fields(self):
+            value, kinds = getattr(self, f.name), (int, float) if f.type is float else f.type
+            if not isinstance(value, kinds) or isinstance(value, bool) != (f.type is bool):
+                raise ValueError(f"{f.name}={value!r} is of the wrong type: give {f.type}")
+            if value is not None and f.type is not bool and not value > 0:
+                raise ValueError(f"{f.name}={value}: give at least 1, or more than 0 of a fraction")
         if self.head_dim is None and self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}: "
                              "change one of them, or set head_dim")
@@ -405,7 +408,7 @@ class GPT(nn.Module):
         done, new = torch.zeros_like(idx[:, 0], dtype=torch.bool), []
         while len(new) < max_new_tokens and not done.all():
             h, past = self.hidden(idx, past, first=idx.shape[1] - 1)
-            if past.room == 0:
+            if past.room == 0 and len(new) + 1 < max_new_tokens:
                 past = past.reserve(min(64, max_new_tokens - len(new)))
             logits = self.unembed(h[:, -1]).float()  # (B, V)
             if temperature == 0:
@@ -445,7 +448,6 @@ class GPT(nn.Module):
         model.facts = content["facts"]
         return model
 
-
     @classmethod
     def from_pretrained(cls, name, dtype=None) -> "GPT":
         """A Llama or Mistral checkpoint in Hugging Face's format, on the CPU: the folder with
@@ -459,7 +461,7 @@ class GPT(nn.Module):
         with torch.device("meta"):  # no memory for weights that are replaced at once
             model = cls(config)
         wanted, found = model.state_dict(), {}
-        for key, tensor in tensors_in(folder):
+        for key, tensor in weights_in(folder):
             if key.endswith("rotary_emb.inv_freq"):
                 continue  # old checkpoints store these angles, config.json says the same
             if key == "lm_head.weight" and config.tie_embeddings:
@@ -495,69 +497,97 @@ def hub_folder(name) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise ValueError(f"{name} is no folder, and no OWNER/NAME on the Hugging Face hub")
     hub = needs("huggingface_hub")
-    try:
-        return Path(hub.snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+    try:  # the top folder only, and not the same weights a second time
+        return Path(hub.snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"],
+                                          ignore_patterns=["*/*", "consolidated*"]))
     except Exception as problem:  # no network, no such model, no permission: the hub says which
-        raise ValueError(f"{name} is no folder, and the hub did not give it: "
-                         f"{str(problem).strip().splitlines()[0]}") from problem
+        why = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise ValueError(f"{name} is no folder, and the hub did not give it: {why}") from problem
+
+
+def read_json(path) -> dict:
+    """The object in a JSON file; ValueError names a file that holds none."""
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise ValueError(f"{path} is not JSON: {problem}") from problem
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return given
+
+
+def read_tensors(path):
+    """({name: tensor}, metadata) of a safetensors file; ValueError names one that is damaged."""
+    library = needs("safetensors")
+    try:
+        with library.safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (OSError, library.SafetensorError) as problem:
+        raise ValueError(f"{path} cannot be read: {problem}") from problem
+
+
+MISTRAL = {"sliding_window": 4096, "num_key_value_heads": 8, "max_position_embeddings": 131072}
 
 
 def config_from(folder):
-    """config.json as (GPTConfig, {"end": its end-of-text id}); ValueError names what differs."""
+    """config.json as (GPTConfig, {"end": its end-of-text id}); ValueError names what differs.
+
+    A field that is left out means what transformers takes for it."""
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"{folder} has no config.json: give a folder in Hugging Face's format")
-    given = json.loads(path.read_text(encoding="utf-8"))
+    given = read_json(path)
 
     def refuse(field, value, only):
         raise ValueError(f"{path}: {field} = {value!r} is not supported, only {only} is")
 
     if given.get("model_type") not in ("llama", "mistral"):
         refuse("model_type", given.get("model_type"), "llama or mistral")
-    rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        refuse("rope_scaling", rope, "plain rotary positions (null)")
+    if given["model_type"] == "mistral":
+        given = {**MISTRAL, **given}
+    elif given.get("sliding_window"):
+        refuse("sliding_window", given["sliding_window"], "null in a llama")
+    theta = given.get("rope_theta", 10000.0)
+    for field in ("rope_parameters", "rope_scaling"):
+        rope = given.get(field) or {}
+        kind = isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            refuse(field, rope, "plain rotary positions (rope_type default)")
+        theta = rope.get("rope_theta", theta)
     for field, value in {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu",
                          "rope_interleaved": False, "quantization_config": None}.items():
         if given.get(field) not in (None, value):
             refuse(field, given[field], json.dumps(value))
-    window = given.get("sliding_window")
-    if window and given["model_type"] == "llama":
-        refuse("sliding_window", window, "null in a llama")
     try:
         config = GPTConfig(
             vocab_size=given["vocab_size"], block_size=given.get("max_position_embeddings", 2048),
             n_layer=given["num_hidden_layers"], n_head=given["num_attention_heads"],
             n_embd=given["hidden_size"], n_kv_head=given.get("num_key_value_heads"),
-            head_dim=given.get("head_dim"), n_hidden=given["intermediate_size"], window=window,
-            rope_base=float(given.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+            head_dim=given.get("head_dim"), n_hidden=given["intermediate_size"],
+            window=given.get("sliding_window"), rope_base=theta,
             norm_eps=given.get("rms_norm_eps", 1e-6),
             tie_embeddings=given.get("tie_word_embeddings", False))
     except KeyError as missing:
         raise ValueError(f"{path} lacks {missing.args[0]}") from missing
+    except ValueError as problem:
+        raise ValueError(f"{path}: {problem}") from problem
     end = given.get("eos_token_id")
-    return config, {"end": end[0] if isinstance(end, list) else end}
+    return config, {"end": next(iter(end), None) if isinstance(end, list) else end}
 
 
-def tensors_in(folder):
+def weights_in(folder):
     """(name, tensor) of model.safetensors, or of the shards that its index names."""
     index, one = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if one.exists():
-        shards = [one]
-    elif index.exists():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        shards = [folder / name for name in sorted(set(names))]
-    else:
-        raise ValueError(f"{folder} has neither {one.name} nor {index.name}: other formats are "
-                         "not read")
-    for shard in shards:
-        try:
-            with needs("safetensors").safe_open(shard, "pt") as file:
-                for name in file.keys():
-                    yield name, file.get_tensor(name)
-        except (OSError, needs("safetensors").SafetensorError) as problem:
-            raise ValueError(f"{shard} cannot be read: {problem}") from problem
+    shards = {"": one.name}
+    if not one.exists():
+        if not index.exists():
+            raise ValueError(f"{folder} has neither {one.name} nor {index.name}: other formats "
+                             "are not read")
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ValueError(f"{index} has no weight_map")
+    for shard in sorted(set(shards.values())):
+        yield from read_tensors(folder / shard)[0].items()
 
 
 def write(path, content):

@@ -25,7 +25,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from model import Past, hub_folder, needs, read, write
+from model import Past, hub_folder, needs, read, read_json, read_tensors, write
 
 INITIALIZATIONS = ("text", "vocab", "matched", "normal")
 
@@ -338,41 +338,53 @@ def from_peft(folder, model):
     """The soft prompt in a PEFT adapter of prompt or prefix tuning (a folder, or a name on the
     hub), on the model's device. Needs safetensors.
 
-    Raises ValueError for another kind of adapter, for shapes that do not fit the model, and where
-    the adapter states another base than this: its name (the last part of it), its revision, or the
-    fingerprint that `to_peft` leaves.
+    Under a sliding window PEFT's virtual tokens slide out like text: `soft.past(model, pinned=0)`
+    is what it computes. Raises ValueError for another kind of adapter, for shapes that do not fit,
+    and where the adapter states another base than this: by the fingerprint that `to_peft` leaves,
+    or without one by the last part of the base's name and by its revision.
     """
     config, folder = model.config, hub_folder(folder)
     path = folder / "adapter_config.json"
     if not path.exists() or not (folder / "adapter_model.safetensors").exists():
         raise ValueError(f"{folder} lacks adapter_config.json or adapter_model.safetensors")
-    about = json.loads(path.read_text(encoding="utf-8"))
+    about = read_json(path)
     L, Hkv, D = config.n_layer, config.n_kv_head, config.head_dim
     widths = {"PROMPT_TUNING": config.n_embd, "PREFIX_TUNING": 2 * L * Hkv * D}
     kind, P = about.get("peft_type"), about.get("num_virtual_tokens")
     if kind not in widths or about.get("num_transformer_submodules") not in (None, 1):
-        raise ValueError(f"{path}: peft_type = {kind!r} is not supported, only prompt and prefix "
-                         "tuning of a decoder are")
-    with needs("safetensors").safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        if "prompt_embeddings" not in file.keys():
-            raise ValueError(f"{folder}: no tensor prompt_embeddings in adapter_model.safetensors")
-        tensor, facts = file.get_tensor("prompt_embeddings").float(), file.metadata() or {}
+        raise ValueError(
+            f"{path}: peft_type = {kind!r} is not supported, only prompt and prefix tuning of a "
+            "decoder are"
+        )
+    tensors, facts = read_tensors(folder / "adapter_model.safetensors")
+    if tensors.keys() != {"prompt_embeddings"}:
+        raise ValueError(f"{folder}: {list(tensors)} in place of prompt_embeddings alone")
+    tensor = tensors["prompt_embeddings"].float()
 
     def same_base(what, stated, ours):
         if stated and ours and stated != ours:
-            raise ValueError(f"{folder} was trained on the base with {what} {stated}, this base "
-                             f"has {ours}: a soft prompt works on its own base only")
+            raise ValueError(
+                f"{folder} was trained on the base with {what} {stated}, this base has {ours}: a "
+                "soft prompt works on its own base only"
+            )
+
+    def last(name):
+        return Path(name or "").name.lower()
 
     def commit(revision):  # a branch's name says nothing about the weights
         return revision if re.fullmatch("[0-9a-f]{40}", revision or "") else None
 
-    name = model.facts.get("name") and Path(model.facts["name"]).name
-    same_base("name", Path(about.get("base_model_name_or_path") or "").name, name)
-    same_base("revision", commit(about.get("revision")), commit(model.facts.get("revision")))
-    same_base("fingerprint", facts.get("base"), facts.get("base") and model.fingerprint())
+    if "base" in facts:  # then names, which change when a folder moves, need not match
+        same_base("fingerprint", facts["base"], model.fingerprint())
+    else:
+        names = last(about.get("base_model_name_or_path")), last(model.facts.get("name"))
+        same_base("name (if it is the same, set model.facts['name'])", *names)
+        revisions = commit(about.get("revision")), commit(model.facts.get("revision"))
+        same_base("revision", *revisions)
     if tensor.shape != (P, widths[kind]):
-        raise ValueError(f"{folder}: the tensor is {tuple(tensor.shape)}, this model needs "
-                         f"{(P, widths[kind])}")
+        raise ValueError(
+            f"{folder}: the tensor is {tuple(tensor.shape)}, this model needs {(P, widths[kind])}"
+        )
     if kind == "PROMPT_TUNING":
         soft = PromptTuning(tensor)
     else:

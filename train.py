@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
 import softprompt
-from model import GPT, GPTConfig, hub_folder, read, write
+from model import GPT, GPTConfig, hub_folder, read, read_json, write
 from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embeddings, prefill
 
 # ------------------------------------------------------------------ data: docstrings on this disk
@@ -193,10 +193,13 @@ def read_pairs(path):
 
     def plain(row, name):
         value = row.get(name)
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        number = type(value) is int or type(value) is float and math.isfinite(value)
+        if not number and not isinstance(value, str):
             raise bad(line, f"{name} is {json.dumps(value)}, give a string or a number")
         if not str(value).strip():
             raise bad(line, f"the {name} is empty")
+        if any("\ud800" <= sign <= "\udfff" for sign in str(value)):
+            raise bad(line, f"the {name} holds half a character: {ascii(value)[:60]}")
         return str(value).strip()
 
     data, kind, pairs = Path(path).read_bytes(), Path(path).suffix.lower(), []
@@ -216,23 +219,32 @@ def read_pairs(path):
 
 
 def csv_rows(text, kind, bad):
-    sign, names = {".tsv": "\t", ".csv": ","}[kind], None
+    """(line, {column: value}) of each row, the line being the row's first."""
+    sign, names, line = {".tsv": "\t", ".csv": ","}[kind], None, 1
+    csv.field_size_limit(2**31 - 1)  # long texts are cut later, from the left
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
     try:
         for fields in reader:
+            first, line = line, reader.line_num + 1
             if not fields or len(fields) == 1 and not fields[0].strip():
                 continue
+            if kind == ".tsv" and any("\n" in value for value in fields):
+                raise bad(first, 'a " opens a field here that ends lines later: write it twice, '
+                          "within quotes")
             if names is None:
                 names = [name.strip().lower() for name in fields]
-                if {"text", "answer"} <= set(names):
+                known = names.count("text"), names.count("answer")
+                if known == (1, 1):
                     continue
+                if max(known):
+                    raise bad(first, f"a header names text and answer once each, not {names}")
                 names = ["text", "answer"]
             if len(fields) != len(names):
-                raise bad(reader.line_num, f"{len(fields)} fields where {len(names)} are expected, "
+                raise bad(first, f"{len(fields)} fields where {len(names)} are expected, "
                           f"{' and '.join(names)}: a field with a {json.dumps(sign)} needs quotes")
-            yield reader.line_num, dict(zip(names, fields))
+            yield first, dict(zip(names, fields))
     except csv.Error as problem:
-        raise bad(reader.line_num, f'{problem}: inside quotes, a " is written twice') from problem
+        raise bad(line, f'{problem}: inside quotes, a " is written twice') from problem
 
 
 def json_rows(text, bad):
@@ -240,7 +252,7 @@ def json_rows(text, bad):
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as problem:
+            except (ValueError, RecursionError) as problem:
                 raise bad(number, f"this is not JSON: {problem}") from problem
             if not isinstance(row, dict):
                 raise bad(number, 'each line is like {"text": "...", "answer": "..."}')
@@ -251,15 +263,13 @@ MOST = 400  # validation texts: with a real model on a CPU, more would take long
 
 
 def read_data(settings):
-    """The name of what is learned, and its pairs: {"train": [(text, answer)], "valid": ...}."""
+    """The pairs to learn from and to validate with: {"train": [(text, answer)], "valid": ...}."""
     if settings.job and settings.data or settings.valid and not settings.data:
         raise ValueError("give --job NAME, or --data FILE and perhaps --valid FILE")
     if not settings.data:
-        name = settings.job or "library"
-        data, _ = load_data(settings.out)
-        return name, {"train": JOBS[name].pairs(data["train"]),
-                      "valid": JOBS[name].pairs(data["valid"])[:MOST]}
-    pairs, name = read_pairs(settings.data), Path(settings.data).stem
+        job, (data, _) = JOBS[settings.job or "library"], load_data(settings.out)
+        return {"train": job.pairs(data["train"]), "valid": job.pairs(data["valid"])[:MOST]}
+    pairs = read_pairs(settings.data)
     if settings.valid:
         data = {"train": pairs, "valid": read_pairs(settings.valid)}
     else:  # by a hash of the text, so that equal texts are on one side
@@ -269,10 +279,10 @@ def read_data(settings):
             raise ValueError(f"{settings.data}: {len(pairs)} rows are too few to keep a fifth for "
                              "validation: add rows, or give --valid FILE")
     if len({answer for _, answer in data["train"]}) == 1:
-        raise ValueError(f"{settings.data}: every answer is {pairs[0][1]!r}, there is nothing to "
-                         "learn")
+        raise ValueError(f"{settings.data}: every answer to learn from is "
+                         f"{data['train'][0][1]!r}, there is nothing to tell apart")
     data["valid"].sort(key=lambda pair: hashlib.sha256(repr(pair).encode()).digest())
-    return name, {**data, "valid": data["valid"][:MOST]}  # mixed first, to be a fair sample
+    return {**data, "valid": data["valid"][:MOST]}  # mixed first, to be a fair sample
 
 
 # ------------------------------------------------------------------ tokens
@@ -362,31 +372,59 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, folder, end):
-        """A byte-level BPE tokenizer.json. Raises ValueError for whatever would give other ids."""
+        """A byte-level BPE tokenizer.json: the ids of plain text, with no start token before it.
+        Raises ValueError for whatever would give other ids than the tokenizers library."""
         path = Path(folder) / "tokenizer.json"
         if not path.exists():
             raise ValueError(f"{folder} has no tokenizer.json: a tokenizer.model of SentencePiece "
                              "is not read, only byte-level BPE is")
-        given = json.loads(path.read_text(encoding="utf-8"))
-        if given["model"].get("type") != "BPE" or given["model"].get("byte_fallback"):
-            raise ValueError(f"{path} is of a SentencePiece kind ({given['model'].get('type')}): "
-                             "only byte-level BPE is read")
-        if given.get("normalizer"):
-            raise ValueError(f"{path}: a normalizer is not supported: {given['normalizer']}")
-        vocab, byte = given["model"]["vocab"], byte_of_sign()
-        merges = [pair if isinstance(pair, list) else pair.split(" ")
-                  for pair in given["model"]["merges"]]
-        found = {token: vocab[token] for token in byte if token in vocab}
-        found |= {a + b: vocab[a + b] for a, b in merges}
-        ids = [found[token] for token in found if len(token) > 1]
-        if ids != sorted(ids):
-            raise ValueError(f"{path}: ids do not grow in the order of the merges, as tiktoken "
-                             "needs them to")
-        ranks = {bytes(byte[sign] for sign in token): i for token, i in found.items()}
-        special = {token["content"]: token["id"] for token in given["added_tokens"]}
+        given = read_json(path)
+        model = given.get("model") or {}
+        if model.get("type") != "BPE" or model.get("byte_fallback"):
+            raise ValueError(f"{path} is of a SentencePiece kind ({model.get('type')}): only "
+                             "byte-level BPE is read")
+        for field, value in {**model, **given}.items():
+            if value and field in ("normalizer", "truncation", "dropout", "unk_token",
+                                   "continuing_subword_prefix", "end_of_word_suffix"):
+                raise ValueError(f"{path}: {field} = {value} is not supported, only null is")
         if end is None:
             raise ValueError(f"{folder}: config.json names no eos_token_id, which ends an answer")
-        return cls(ranks, pattern_of(given.get("pre_tokenizer"), path), special, end)
+        pattern = pattern_of(given.get("pre_tokenizer"), path)
+        try:
+            ranks = ranks_of(model, path)
+            special = {token["content"]: token["id"] for token in given["added_tokens"]}
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"{path} is not a byte-level BPE: {problem} is missing") from problem
+        return cls(ranks, pattern, special, end)
+
+
+def ranks_of(model, path):
+    """{bytes: id} of the BPE `model` in a tokenizer.json, as tiktoken wants it: there the id is
+    also the order of merging, and a piece that is a token is taken whole."""
+    vocab, byte = model["vocab"], byte_of_sign()
+    merges = [pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
+    order = {tuple(pair): n for n, pair in enumerate(merges)}
+    found = {token: vocab[token] for token in byte if token in vocab}
+    found |= {a + b: vocab[a + b] for a, b in merges}
+    ids = [found[token] for token in found if len(token) > 1]
+
+    def merged(token):
+        parts = list(token)
+        while len(parts) > 1:
+            pairs = enumerate(zip(parts, parts[1:]))
+            n, i = min((order.get(pair, math.inf), i) for i, pair in pairs)
+            if n == math.inf:
+                return parts
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        return parts
+
+    whole = model.get("ignore_merges")
+    if ids != sorted(ids) or not whole and any(merged(token) != [token] for token in found):
+        raise ValueError(f"{path}: the order of the merges is not that of the ids, or a token is "
+                         "not what its own merges make: tiktoken cannot run this")
+    if whole and any(token not in found for token in vocab if set(token) <= byte.keys()):
+        raise ValueError(f"{path}: ignore_merges with tokens that no merge makes is not supported")
+    return {bytes(byte[sign] for sign in token): i for token, i in found.items()}
 
 
 def byte_of_sign():
@@ -417,7 +455,8 @@ def pattern_of(step, path):
     if kinds == [("Split", True), ("ByteLevel", False)] and not prefixed:
         how = steps[0]["pattern"]
         pattern = how["Regex"] if "Regex" in how else regex.escape(how["String"])
-        if steps[0]["behavior"] == "Isolated" and not steps[0].get("invert"):
+        empty = regex.match(pattern, "")  # tiktoken would never get on
+        if steps[0]["behavior"] == "Isolated" and not steps[0].get("invert") and not empty:
             return f"{pattern}|(?:(?!{pattern})[\\s\\S])+"  # what lies between is a piece as well
     raise ValueError(f"{path}: this pre_tokenizer is not supported, only ByteLevel, Digits before "
                      f"ByteLevel, and Split (isolated) before it are: {json.dumps(step)[:200]}")
@@ -446,13 +485,19 @@ class Progress:
         self.what, self.total, self.done, self.begun = what, total, done, done
         self.start, self.shown, self.tty = time.time(), time.time() - 9, sys.stderr.isatty()
 
-    def step(self, note=""):
-        self.done += 1
+    def step(self, n=1, note=""):
+        self.done += n
         now = time.time()
         if now - self.shown > (0.2 if self.tty else 10):
             self.shown = now
             left = (now - self.start) / (self.done - self.begun) * (self.total - self.done)
             self.line(f"{100 * self.done // self.total:3d} %, {clock(left)} left  {note}")
+
+    def say(self, text):
+        """A line of text for good, in the place of the progress line."""
+        if self.tty:
+            print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)
+        print(text, flush=True)
 
     def close(self, note=""):
         self.line(f"done in {clock(time.time() - self.start)}  {note}", "\n")
@@ -520,6 +565,10 @@ def load_base(settings):
         # Half precision pays on a GPU; CPUs compute slowly in it.
         model = GPT.from_pretrained(path, None if device == "cuda" else torch.float32)
         tok = Tokenizer.from_pretrained(hub_folder(path), model.facts["end"])
+    V, ids = model.config.vocab_size, (tok.end, min(tok.known), max(tok.known))
+    if min(ids) < 0 or max(ids) >= V:
+        raise ValueError(f"{path}: the tokenizer's ids go from {min(ids)} to {max(ids)}, but the "
+                         f"model's vocab_size is {V}")
     return model.to(device).requires_grad_(False), tok
 
 
@@ -534,7 +583,9 @@ def spread(model):
 
 
 def try_to_write(path):
-    """Fail now and not after the work: OSError where a file cannot be written."""
+    """Fail now and not after the work: an error where a file cannot be written."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
     part = Path(f"{path}.part")
     part.touch()
     part.unlink()
@@ -713,7 +764,7 @@ def pretrain(settings):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        progress.step(f"loss {loss.item():.2f}")
+        progress.step(note=f"loss {loss.item():.2f}")
         if time.time() - saved > SAVE_EVERY:
             saved = time.time()
             write(kept, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
@@ -1204,33 +1255,37 @@ def draw_methods(results, job, axis):
 # ------------------------------------------------------------------ the other verbs
 
 
-PATIENCE = 4  # evaluations without a better validation loss, of ten, that end the training
+PATIENCE = 4  # evaluations without a better validation loss, of at most ten, end the training
 
 
-def rows_of(model, tok, pairs, wording="", length=0):
-    """Pairs as rows of ids behind `length` virtual tokens. What does not fit loses its beginning,
-    which is said once. ValueError where that is not enough."""
+def rows_of(model, tok, pairs, wording="", length=0, answers=(), say=False):
+    """Pairs as rows of ids behind `length` virtual tokens; a text that does not fit, with its own
+    answer or with any of `answers`, loses its beginning (`say` how many do).
+    Raises ValueError where even that is not enough, and for an answer of no tokens."""
     rows, cut, keep = [], 0, len(tok.encode(wording))
+    longest = max((len(tok.encode(f" {answer}")) + 1 for answer in answers), default=0)
     for text, answer in pairs:
         question, ids = tok.example(text, answer, wording)
-        over = length + len(question) + len(ids) - 1 - model.config.block_size
+        if answer and not tok.encode(answer):
+            raise ValueError(f"the answer {answer!r} has no token in this model's vocabulary")
+        over = length + len(question) + max(len(ids), longest) - 1 - model.config.block_size
         if over > 0:
             cut += 1
             question = question[:keep] + question[keep + over :]
         if len(question) <= keep:
-            raise ValueError(f"{length} virtual tokens, {keep} of wording and {len(ids)} of the "
-                             f"answer {answer[:40]!r} leave no room for a text in block_size="
-                             f"{model.config.block_size}")
+            raise ValueError(f"{length} virtual tokens, {keep} of wording and "
+                             f"{max(len(ids), longest)} of an answer leave no room for a text in "
+                             f"block_size={model.config.block_size}")
         rows.append((question, ids))
-    if cut:
+    if cut and say:
         print(f"{cut} of {len(rows)} texts are longer than the context of "
               f"{model.config.block_size} tokens: their beginnings are cut off", file=sys.stderr)
     return rows
 
 
 def few_answers(pairs):
-    """The different answers, commonest first, where they are few enough to choose among."""
-    found = [answer for answer, _ in Counter(answer for _, answer in pairs).most_common()]
+    """The different answers, where they are few enough to choose among; else none."""
+    found = sorted({answer for _, answer in pairs})
     return found if len(found) <= 20 else []
 
 
@@ -1243,8 +1298,9 @@ def judge(model, tok, past, rows, answers=(), progress=None):
     """
     choices = [tok.encode(f" {answer}") + [tok.end] for answer in answers]
     rows, sums, among = sorted(rows, key=lambda row: len(row[0])), torch.zeros(3), 0
-    for i in range(0, len(rows), 16):
-        part = rows[i : i + 16]
+    size = max(1, 64 // max(4, len(choices)))  # so that 64 rows of answers are in memory at most
+    for i in range(0, len(rows), size):
+        part = rows[i : i + size]
         sums += score(model, past, part)[:, 0].cpu()
         if choices:
             idx, _ = collate([(question[:-1], [0]) for question, _ in part], model.device)
@@ -1260,28 +1316,26 @@ def judge(model, tok, past, rows, answers=(), progress=None):
             best = total.view(len(part), len(choices)).argmin(1).tolist()
             among += sum(choices[b] == answer for b, (_, answer) in zip(best, part))
         if progress:
-            progress.step()
+            progress.step(len(part))
     return float(sums[0] / sums[1]), float(sums[2]) / len(rows), among / len(rows)
 
 
-def compare(model, tok, pairs, answers, candidates):
-    """Print a line for each candidate (name, past or None, wording) on these pairs, and return the
-    three numbers of each. The commonest of the known answers stands above them."""
-    share = sum(answer == answers[0] for _, answer in pairs) / len(pairs) if answers else None
-    progress = Progress("testing", len(candidates) * -(-len(pairs) // 16))
-    found = {}
+def compare(model, tok, pairs, commonest, answers, candidates):
+    """Print how each candidate (name, past or None, wording) does on these pairs, below always
+    giving the `commonest` answer; return {name: what judge found}."""
+    progress, found = Progress("testing", len(candidates) * len(pairs)), {}
     for name, past, wording in candidates:
         length = 0 if past is None else int(past.length.max())
-        rows = rows_of(model, tok, pairs, wording, length)
+        rows = rows_of(model, tok, pairs, wording, length, answers)
         found[name] = judge(model, tok, past, rows, answers, progress)
     progress.close()
-    width = max(map(len, [*found, "commonest answer"]))
-    print(f"{len(pairs)} texts{'':{max(width - len(f'{len(pairs)} texts'), 0)}s}   nats a token   "
-          f"exact" + (f"   among {len(answers)} answers" if answers else ""))
-    if answers:
-        print(f"{'commonest answer':{width}s}{'-':>15s}{share:8.3f}{share:12.3f}   {answers[0]}")
-    for name, (loss, exact, among) in found.items():
-        print(f"{name:{width}s}{loss:15.3f}{exact:8.3f}" + (f"{among:12.3f}" if answers else ""))
+    always = f"always {commonest!r}"
+    width, title = max(map(len, [*found, always])), f"{len(pairs)} texts"
+    share = sum(answer == commonest for _, answer in pairs) / len(pairs)
+    print(f"{title:{width}s}  nats a token   exact" + f"   among {len(answers)}" * bool(answers))
+    for name, values in {always: (math.nan, share, share), **found}.items():
+        loss, exact, among = ("-" if value != value else f"{value:.3f}" for value in values)
+        print(f"{name:{width}s}{loss:>14s}{exact:>8s}" + f"{among:>10s}" * bool(answers))
     return found
 
 
@@ -1292,14 +1346,18 @@ def train_best(model, soft, lr, seed, rows, steps, kept, stamp, resume):
     `stamp` says what it was of: going on gives what the uninterrupted run would have given.
     """
     state = {"stamp": stamp, "step": 0, "bad": 0, "found": {"loss": math.inf}}
-    if resume and kept.exists():
+    if kept.exists() != resume:
+        print(f"{kept} is not there: from the beginning" if resume else
+              f"{kept} is of an interrupted run, which is given up without --resume",
+              file=sys.stderr)
+    elif resume:
         state = read(kept, "an interrupted run", ("soft", "optimizer", "best", *state))
         if state["stamp"] != stamp:
             raise ValueError(f"{kept} is of another run (other data, base or options): repeat its "
                              "command with --resume, or leave --resume out")
         soft.load_state_dict(state["soft"])
     begun = (state["step"], state["optimizer"]) if state["step"] else None
-    every, saved = max(1, steps // 10), time.time()
+    every, saved = -(-steps // 10), time.time()
     progress = Progress("training", steps, state["step"])
 
     def watch(step, past, optimizer):
@@ -1319,8 +1377,8 @@ def train_best(model, soft, lr, seed, rows, steps, kept, stamp, resume):
         state["bad"] += 1
         if found["loss"] < state["found"]["loss"]:
             state.update(bad=0, found=found, best=deepcopy(soft.state_dict()))
-        print(f"step {step:4d}   validation: {found['loss']:.3f} nats a token, "
-              f"{found['accuracy']:.3f} right")
+        progress.say(f"step {step:4d}   validation: {found['loss']:.3f} nats a token, "
+                     f"{found['accuracy']:.3f} right")
         return state["bad"] == PATIENCE
 
     fit(model, [Arm(soft, "", lr, seed)], {"": rows["train"]}, steps, 16, watch, None, alike, begun)
@@ -1336,34 +1394,41 @@ def tune(settings):
     ids, seed = tok.encode(settings.init_text), settings.seed % 2**63
     if settings.steps < 1:
         raise ValueError(f"--steps {settings.steps}: give at least 1")
+    if not 0 <= settings.lr < math.inf:
+        raise ValueError(f"--lr {settings.lr}: give a positive number")
     if settings.init == "text" and not settings.init_text.strip():
         raise ValueError('--init text starts from a text: give it with --init-text "..."')
     gen = torch.Generator().manual_seed(seed)
     start = initial_embeddings(model, settings.length, settings.init, ids, gen)
-    if settings.save:
-        try_to_write(settings.save)
-    name, data = read_data(settings)
+    name = Path(settings.data).stem if settings.data else settings.job or "library"
     path = Path(settings.save or Path(settings.out) / f"{name}-{settings.method}.pt")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not settings.save:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try_to_write(path)
+    data = read_data(settings)
     kept, answers = Path(f"{path}.ckpt"), few_answers(data["train"])
+    commonest = Counter(answer for _, answer in data["train"]).most_common(1)[0][0]
     print(f"{name}: {len(data['train'])} texts to learn from, {len(data['valid'])} to validate; "
           "the first: {!r} -> {!r}".format(*data["train"][0]))
 
     soft = METHODS[settings.method].start(model, start)
     lr = settings.lr or float(usual_rate(model, settings.method))
-    rows = {split: rows_of(model, tok, data[split], "", settings.length) for split in data}
+    rows = rows_of(model, tok, data["train"] + data["valid"], "", settings.length, answers, True)
+    wordings = [settings.init_text] if settings.init_text.strip() else []
+    for text in wordings:  # as plain English; whether it fits is said before the training
+        rows_of(model, tok, data["valid"], text, 0, answers)
+    rows = {"train": rows[: len(data["train"])], "valid": rows[len(data["train"]) :]}
     options = [getattr(settings, x) for x in "method length init init_text steps seed".split()]
     stamp = repr((options, lr, rows, model.fingerprint()))
     found = train_best(model, soft, lr, seed, rows, settings.steps, kept,
                        hashlib.sha256(stamp.encode()).hexdigest(), settings.resume)
     softprompt.save(soft, path, model, job=name, init=settings.init, init_text=settings.init_text,
-                    answers=answers, lr=lr, **found)
-    kept.unlink(missing_ok=True)
+                    commonest=commonest, answers=answers, lr=lr, **found)
     with torch.no_grad():
         mine = (f"{soft.kind} of {soft.length}", soft.past(model), "")
-    wordings = [settings.init_text] if settings.init_text.strip() else []
-    compare(model, tok, data["valid"], answers, [
+    compare(model, tok, data["valid"], commonest, answers, [
         ("no prompt", None, ""), *((repr(text), None, text) for text in wordings), mine])
+    kept.unlink(missing_ok=True)
     print(f"{path}: {settings.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
           f"{100 * softprompt.trainable_fraction(soft, model):.3f} % of the base's numbers")
 
@@ -1380,13 +1445,18 @@ def generate(settings):
     softs += [softprompt.load(path, model, mark) for path in settings.prompt]
     names = ["without a prompt", *settings.prompt]
     if pairs:
-        answers = next((s.facts["answers"] for s in softs if s.facts.get("answers")), [])
+        # What the prompts were trained on, if they know (those of the main job do not).
+        answers = sorted({a for soft in softs for a in soft.facts.get("answers", ())})
+        answers = answers or few_answers(pairs)
+        common = [soft.facts["commonest"] for soft in softs if "commonest" in soft.facts]
+        commonest = common[0] if common else Counter(a for _, a in pairs).most_common(1)[0][0]
         with torch.inference_mode():
             pasts = [soft.past(model) for soft in softs]
-        return compare(model, tok, pairs, answers, [
+        rows_of(model, tok, pairs, "", max(soft.length for soft in softs), answers, say=True)
+        return compare(model, tok, pairs, commonest, answers, [
             (name, past, "") for name, past in zip(names, pasts)])
     longest = max(soft.length for soft in softs) + 15  # virtual tokens, and new ones
-    [(row, _)] = rows_of(model, tok, [(settings.text.strip(), "")], "", longest)
+    [(row, _)] = rows_of(model, tok, [(settings.text.strip(), "")], "", longest, say=True)
     with torch.inference_mode():
         answers = model.generate([row] * len(softs), 16, prefill(softs, model), stop=tok.end)
     width = max(map(len, names))

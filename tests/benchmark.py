@@ -1,6 +1,7 @@
 """How fast is it? Ratios against PEFT, against the bare base, and of one batch against many.
 
     python tests/benchmark.py [--device cpu] [--out out] [--only NAME...]
+    python tests/benchmark.py --only real --base FOLDER     a real Llama on the library job
 
 A program, not a test. Every ratio is one of medians, taken in turns in one process, so that a
 machine that slows down slows down both sides. Writes benchmark.csv and benchmark.png into --out.
@@ -22,8 +23,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from model import GPT, GPTConfig
-from softprompt import PrefixTuning, PromptTuning, initial_embeddings, prefill
-from train import SHAPE, Arm, fit
+from softprompt import PrefixTuning, PromptTuning, from_peft, initial_embeddings, prefill
+from train import JOBS, SHAPE, Arm, Progress, Settings, alike, fit, judge, load_base, load_data
+from train import rows_of, usual_rate
 
 SMOL = dict(
     vocab_size=49152,
@@ -335,6 +337,73 @@ def sweep(add, device):
     )
 
 
+def real(add, settings, steps=100, P=16, size=16):
+    """The library job on a real model: English, our prompts and prefixes, PEFT's, all after the
+    same batches and the same schedule. Judged on the same test sentences by the same code."""
+    import peft
+    import transformers
+
+    model, tok = load_base(Settings(base=settings.base, device=settings.device))
+    data, out = load_data(settings.out)
+    job, few = JOBS["library"], list(dict.fromkeys(s.library for s in data["train"]))
+    train, test = (job.pairs(data["train"]), job.pairs(data["test"])[:240])
+    rows = rows_of(model, tok, train, "", P)
+
+    def tell(name, past, seconds=0.0, wording=""):
+        found = judge(model, tok, past, rows_of(model, tok, test, wording, P), few)
+        add(
+            f"real {name}", found[2], "among 6, exact {1:.3f}, {0:.2f} nats".format(*found), seconds
+        )
+
+    for wording in ("", *job.wordings, *job.unseen):
+        tell(wording or "no prompt", None, wording=wording)
+    ids = tok.encode(job.wordings[0])
+    for kind, how in zip(
+        ["prompt", "prefix", "prompt", "prompt"], "text text vocab normal".split()
+    ):
+        gen, start = torch.Generator().manual_seed(0), time.time()
+        embeddings = initial_embeddings(model, P, how, ids, gen)
+        soft = {"prompt": PromptTuning, "prefix": PrefixTuning}[kind].start(model, embeddings)
+        arm, progress = Arm(soft, "", float(usual_rate(model, kind))), Progress(how, steps + 1)
+        fit(model, [arm], {"": rows}, steps, size, lambda *_: progress.step(), None, alike)
+        with torch.no_grad():
+            tell(f"our {kind}, {how}, {arm.lr:g}", soft.past(model), time.time() - start)
+    configs = {"prompt": peft.PromptTuningConfig, "prefix": peft.PrefixTuningConfig}
+    for kind, lr in (("prompt", 3e-2), ("prompt", 1e-3), ("prefix", 3e-2), ("prefix", 1e-3)):
+        torch.manual_seed(0)
+        base = transformers.AutoModelForCausalLM.from_pretrained(settings.base, dtype=torch.float32)
+        config = configs[kind](task_type="CAUSAL_LM", num_virtual_tokens=P)
+        other, start = peft.get_peft_model(base.to(model.device), config), time.time()
+        learned = [p for p in other.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
+        progress = Progress(f"PEFT {kind}", steps)
+        for step in range(steps):
+            batch = alike(rows, 0, step, size)
+            width = max(len(question) + len(answer) for question, answer in batch)
+            idx, labels = torch.full((2, size, width), -1)  # (B, T) twice
+            for b, (question, answer) in enumerate(batch):
+                end = len(question) + len(answer)
+                idx[b, :end] = torch.tensor(question + answer)
+                labels[b, len(question) : end] = torch.tensor(answer)
+            idx, labels = (
+                idx.to(model.device),
+                labels.masked_fill(labels < 0, -100).to(model.device),
+            )
+            loss = other(
+                input_ids=idx.clamp(min=0), attention_mask=(idx >= 0).long(), labels=labels
+            ).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(learned, 1.0)
+            optimizer.param_groups[0]["lr"] = lr * min((step + 1) / 5, 1, 1.1 - step / steps)
+            optimizer.step()
+            optimizer.zero_grad()
+            progress.step()
+        seconds = time.time() - start
+        other.save_pretrained(out / "adapter")
+        with torch.no_grad():
+            tell(f"PEFT {kind}, {lr:g}", from_peft(out / "adapter", model).past(model), seconds)
+
+
 def draw(rows, path):
     import matplotlib
 
@@ -385,7 +454,8 @@ def main():
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", default="out")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "real"], default=list(PARTS))
+    parser.add_argument("--base", help="folder of a real model, for --only real")
     parser.add_argument("--peak", choices=PEAKS, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     try:
@@ -412,7 +482,10 @@ def main():
         )
 
     for part in settings.only:
-        PARTS[part](add, settings.device)
+        if part == "real":
+            real(add, settings)
+        else:
+            PARTS[part](add, settings.device)
     with open(out / "benchmark.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

@@ -3,6 +3,7 @@ are installed, and refused wherever this project would compute something else.""
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 import tiktoken
@@ -11,7 +12,7 @@ from conftest import ids, make_model
 
 import train
 from model import GPT
-from softprompt import PrefixTuning, PromptTuning, from_peft, initial_embeddings, to_peft
+from softprompt import PrefixTuning, PromptTuning, from_peft, initial_embeddings, save, to_peft
 from train import Tokenizer, bpe, byte_of_sign
 
 safetensors = pytest.importorskip("safetensors.torch")
@@ -61,15 +62,18 @@ def hugging_face(folder):
         {"head_dim": 10},
         MISTRAL,
         {**MISTRAL, "sliding_window": None, "tie_word_embeddings": False},
-        {"rope_theta": None, "rope_parameters": {"rope_theta": 300.0, "rope_type": "default"}},
+        {"rope_parameters": {"rope_theta": 300.0, "rope_type": "default"}},
+        {"model_type": "mistral"},
     ],
-    ids=["tied", "untied", "head_dim", "window", "mistral", "rope_parameters"],
+    ids=["tied", "untied", "head_dim", "window", "mistral", "rope_parameters", "defaults"],
 )
 def test_the_model_is_that_of_transformers(tmp_path, change):
     checkpoint(tmp_path, **change)
     ours, theirs = GPT.from_pretrained(tmp_path), hugging_face(tmp_path)
     idx = ids(2, 40, vocab=330)
     assert torch.allclose(ours(idx)[0], theirs(idx).logits, atol=1e-4)
+    assert ours.config.block_size == theirs.config.max_position_embeddings
+    assert ours.config.window == getattr(theirs.config, "sliding_window", None)
     greedy = theirs.generate(idx[:1, :9], max_new_tokens=20, do_sample=False, eos_token_id=None)
     assert ours.generate([idx[0, :9].tolist()], 20) == [greedy[0, 9:].tolist()]
 
@@ -90,7 +94,9 @@ def test_shards_dtypes_and_leftovers(tmp_path):
         where |= dict.fromkeys(content, file)
     (cut / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     one, other = GPT.from_pretrained(whole), GPT.from_pretrained(cut, torch.float32)
-    assert one.model.norm.weight.dtype == torch.bfloat16 and one.fingerprint() == other.fingerprint()
+    assert (
+        one.model.norm.weight.dtype == torch.bfloat16 and one.fingerprint() == other.fingerprint()
+    )
     assert other.model.norm.weight.dtype == torch.float32 and other.facts["end"] == 329
     assert torch.equal(other(ids(1, 9))[0], one.float()(ids(1, 9))[0])
     one.save(tmp_path / "ours.pt")
@@ -102,12 +108,23 @@ def test_shards_dtypes_and_leftovers(tmp_path):
     [
         ({"model_type": "gpt2"}, "model_type = 'gpt2'.*llama"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.*llama3"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_scaling.*yarn"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters.*yarn"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.*linear"),
         ({"attention_bias": True}, "attention_bias = True"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"sliding_window": 8}, "sliding_window = 8"),
+        (
+            {
+                "rope_parameters": {"rope_type": "default"},
+                "rope_scaling": {"rope_type": "llama3"},
+            },
+            "rope_scaling.*llama3",
+        ),
+        ({"rope_scaling": "linear"}, "rope_scaling = 'linear'"),
+        ({"hidden_size": "32"}, "config.json: n_embd='32' is of the wrong type"),
+        ({"max_position_embeddings": None}, "block_size=None is of the wrong type"),
+        ({"rms_norm_eps": "a"}, "norm_eps='a'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"num_key_value_heads": 3}, "n_kv_head=3"),
         ({"intermediate_size": 64}, r"down_proj.weight is \(32, 48\).*\(32, 64\)"),
@@ -138,6 +155,9 @@ def test_folders_that_hold_no_model(tmp_path, monkeypatch):
         GPT.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError, match="config.json lacks vocab_size"):
+        GPT.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json is not JSON"):
         GPT.from_pretrained(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match="pip install huggingface_hub"):
@@ -193,7 +213,9 @@ def unicode_texts(n):
     gen = random.Random(0)
     ranges = (0x20, 0x80, 0x250, 0x3100, 0x110000)
     for _ in range(n):
-        signs = [gen.choice([gen.randrange(gen.choice(ranges)), *b"  \n\x06'12a"]) for _ in range(25)]
+        signs = [
+            gen.choice([gen.randrange(gen.choice(ranges)), *b"  \n\x06'12a"]) for _ in range(25)
+        ]
         yield "".join(chr(65 if 0xD800 <= sign < 0xE000 else sign) for sign in signs)
 
 
@@ -217,7 +239,9 @@ def test_ids_are_those_of_the_tokenizers_library(tmp_path, pre_tokenizer):
     docs = [doc for path in train.source_files()[:400:8] for _, _, doc in train.docstrings_in(path)]
     for text in [*docs[:2000], *TEXTS, *unicode_texts(2000)]:
         assert ours.encode(text) == theirs.encode(text).ids, repr(text)
-    assert len(docs) > 100 and ours.decode(ours.encode(TEXTS[1]) + [0, 10**6]) == TEXTS[1] + "<|end|>"
+    assert (
+        len(docs) > 100 and ours.decode(ours.encode(TEXTS[1]) + [0, 10**6]) == TEXTS[1] + "<|end|>"
+    )
     assert ours.encoding.encode("<|end|>", allowed_special="all") == [0]
 
 
@@ -232,6 +256,11 @@ def test_ids_are_those_of_the_tokenizers_library(tmp_path, pre_tokenizer):
         ({"pre_tokenizer": sequence(SPLIT, SPLIT, LEVEL_ONLY)}, "not supported"),
         ({"pre_tokenizer": sequence({**SPLIT, "behavior": "Removed"}, LEVEL_ONLY)}, "Removed"),
         ({"pre_tokenizer": None}, "not supported"),
+        ({"pre_tokenizer": sequence({**SPLIT, "pattern": {"Regex": " *"}}, LEVEL_ONLY)}, "Regex"),
+        ({"model": {"unk_token": "!"}}, "unk_token = !"),
+        ({"model": {"dropout": 0.1}}, "dropout"),
+        ({"model": {"merges": [["q", "zzz"]]}}, "not a byte-level BPE: 'qzzz' is missing"),
+        ({"truncation": {"max_length": 5}}, "truncation"),
     ],
 )
 def test_tokenizers_that_would_give_other_ids_are_refused(tmp_path, change, message):
@@ -247,6 +276,14 @@ def test_tokenizers_that_tiktoken_cannot_run_are_refused(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="order of the merges"):
         Tokenizer.from_pretrained(folder, end=0)
+    # Merges that never make "abc": b and c always meet first.
+    vocab = {sign: n for n, sign in enumerate([*byte_of_sign(), "bc", "ab", "abc"])}
+    stuck = {"vocab": vocab, "merges": ["b c", "a b", "ab c"]}
+    with pytest.raises(ValueError, match="not what its own merges make"):
+        Tokenizer.from_pretrained(tokenizer_json(tmp_path, model=stuck), end=0)
+    lone = {"vocab": {**vocab, "xyz": 259}, "merges": ["b c", "a b", "ab c"], "ignore_merges": True}
+    with pytest.raises(ValueError, match="ignore_merges"):
+        Tokenizer.from_pretrained(tokenizer_json(tmp_path, model=lone), end=0)
     with pytest.raises(ValueError, match="eos_token_id"):
         Tokenizer.from_pretrained(tokenizer_json(tmp_path), end=None)
     (folder / "tokenizer.json").unlink()
@@ -304,18 +341,52 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path, kind):
             from_peft(adapter, model)
 
     refused("peft_type = 'LORA'", peft_type="LORA")
-    refused("name other-base.*base", base_model_name_or_path="owner/other-base")
     refused("the tensor is", num_virtual_tokens=7)
-    model.facts["revision"] = "a" * 40
-    refused("revision b{40}", revision="b" * 40)
-    from_peft_with = {**about, "revision": "main", "base_model_name_or_path": None}
-    (adapter / "adapter_config.json").write_text(json.dumps(from_peft_with))
-    assert from_peft(adapter, model).length == 6
     moved = GPT.from_pretrained(tmp_path / "base")
     with torch.no_grad():
         moved.model.norm.weight[0] += 1
     refused("fingerprint", moved)
     with pytest.raises(ValueError, match="0 virtual tokens"):
         to_peft(soft_prompt(kind, model, 0), model, adapter)
-    (adapter / "adapter_model.safetensors").unlink()
+
+    weights = adapter / "adapter_model.safetensors"  # from here on as PEFT writes it
+    tensors = safetensors.load_file(weights)
+    safetensors.save_file(tensors, weights)
+    refused("name .* other-base, this base has base", base_model_name_or_path="owner/Other-Base")
+    model.facts["revision"] = "a" * 40
+    refused("revision b{40}", revision="b" * 40)
+    for change in ({"revision": "main"}, {"base_model_name_or_path": "owner/Base"}):
+        (adapter / "adapter_config.json").write_text(json.dumps({**about, **change}))
+        assert from_peft(adapter, model).length == 6
+    safetensors.save_file({**tensors, "lm_head.weight": torch.zeros(2, 2)}, weights)
+    refused("'lm_head.weight'.* in place of prompt_embeddings alone")
+    weights.write_bytes(weights.read_bytes()[:30])
+    refused("adapter_model.safetensors cannot be read")
+    (adapter / "adapter_config.json").write_text("[]")
+    with pytest.raises(ValueError, match="adapter_config.json does not hold a JSON object"):
+        from_peft(adapter, model)
+    weights.unlink()
     refused("lacks adapter_config.json or")
+
+
+@KINDS
+def test_under_a_window_peft_slides(tmp_path, kind):
+    peft = pytest.importorskip("peft")
+    checkpoint(tmp_path / "base", **MISTRAL)
+    model, idx = GPT.from_pretrained(tmp_path / "base"), ids(2, 12, vocab=330)
+    soft = kind.start(model, initial_embeddings(model, 6, "vocab"), pinned=0)
+    to_peft(soft, model, tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(hugging_face(tmp_path / "base"), tmp_path / "adapter")
+    got = theirs(input_ids=idx, attention_mask=torch.ones_like(idx)).logits[:, -12:]
+    assert torch.allclose(got, model(idx, soft.past(model, pinned=0))[0], atol=1e-4)
+    assert not torch.allclose(got, model(idx, soft.past(model))[0], atol=0.1)
+
+
+def test_the_readme_s_way_to_peft_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path / "SmolLM2-135M")
+    model = GPT.from_pretrained("SmolLM2-135M")
+    save(soft_prompt(PrefixTuning, model), "urgent.pt", model)
+    text = (Path(train.__file__).with_name("README.md")).read_text()
+    exec(text.split("```python\n")[2].split("```")[0], {})
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()

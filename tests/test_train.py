@@ -161,7 +161,10 @@ def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
 def test_trained_together_is_trained_alone(tok, kind):
     model, train_rows = (
         tiny(tok),
-        {job: [tok.example(*pair) for pair in JOBS[job].pairs(sentences(60))] for job in ("kind", "count")},
+        {
+            job: [tok.example(*pair) for pair in JOBS[job].pairs(sentences(60))]
+            for job in ("kind", "count")
+        },
     )
     before = model.fingerprint()
 
@@ -272,13 +275,32 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "kind: " in printed and "N(0, 1)" in printed and "all at once" not in printed
 
-    stamp = (out / "length.png").stat().st_mtime_ns
+    other = make_model()  # a prompt of another base takes the name of one of ours
+    train.softprompt.save(PromptTuning(torch.zeros(2, 32)), out / "kind.pt", other)
+    train.main(command)
+    assert load(out / "kind.pt", model).facts["job"] == "kind"
+
+    stamp, done = (out / "length.png").stat().st_mtime_ns, (out / "results.csv").read_text()
     monkeypatch.setattr(train, "fit", None)  # a finished job only draws
     train.main(command)
+    (out / "results.csv").write_text(done + "full,hal")  # of a run that goes on elsewhere
     train.main(["plot", "--out", str(out)])
-    assert (out / "results.csv").read_text() == done and (
+    assert (out / "results.csv").read_text() == done + "full,hal" and (
         out / "length.png"
     ).stat().st_mtime_ns > stamp
+
+
+def test_a_sliding_prefix_starts_as_the_sliding_prompt(tok):
+    model = tiny(tok)
+    lab = train.Lab(model, tok, {})
+    prompt, prefix, held = (
+        lab.arm("length", "kind", method, "vocab", 40, 0.1, 0, pinned).soft.past(model, pinned)
+        for method, pinned in (("prompt", 0), ("prefix", 0), ("prefix", None))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(prompt.values, prefix.values))
+    idx = torch.arange(9)[None]
+    assert torch.equal(model(idx, prompt)[0], model(idx, prefix)[0])
+    assert not torch.equal(model(idx, prefix)[0], model(idx, held)[0])
 
 
 def test_tune_then_generate(small_world, capsys):

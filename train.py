@@ -384,7 +384,7 @@ class Tokenizer:
             raise ValueError(f"{path} is of a SentencePiece kind ({model.get('type')}): only "
                              "byte-level BPE is read")
         for field, value in {**model, **given}.items():
-            if value and field in ("normalizer", "truncation", "dropout", "unk_token",
+            if value and field in ("normalizer", "truncation", "dropout",
                                    "continuing_subword_prefix", "end_of_word_suffix"):
                 raise ValueError(f"{path}: {field} = {value} is not supported, only null is")
         if end is None:
@@ -395,7 +395,10 @@ class Tokenizer:
             special = {token["content"]: token["id"] for token in given["added_tokens"]}
         except (KeyError, TypeError) as problem:
             raise ValueError(f"{path} is not a byte-level BPE: {problem} is missing") from problem
-        return cls(ranks, pattern, special, end)
+        tok = cls(ranks, pattern, special, end)
+        if tok.lost and model.get("unk_token"):
+            raise ValueError(f"{path}: unk_token for the bytes {tok.lost} is not supported")
+        return tok
 
 
 def ranks_of(model, path):
@@ -1462,7 +1465,7 @@ def generate(settings):
     width = max(map(len, names))
     for name, soft, answer in zip(names, softs, answers):
         print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  "
-              f"{tok.decode(answer).strip()}")
+              f"{' '.join(tok.decode(answer).split())}")
 
 
 def plot(settings):

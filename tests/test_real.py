@@ -257,7 +257,7 @@ def test_ids_are_those_of_the_tokenizers_library(tmp_path, pre_tokenizer):
         ({"pre_tokenizer": sequence({**SPLIT, "behavior": "Removed"}, LEVEL_ONLY)}, "Removed"),
         ({"pre_tokenizer": None}, "not supported"),
         ({"pre_tokenizer": sequence({**SPLIT, "pattern": {"Regex": " *"}}, LEVEL_ONLY)}, "Regex"),
-        ({"model": {"unk_token": "!"}}, "unk_token = !"),
+        ({"drop": [b"\x06"], "model": {"unk_token": "!"}}, "unk_token for the bytes"),
         ({"model": {"dropout": 0.1}}, "dropout"),
         ({"model": {"merges": [["q", "zzz"]]}}, "not a byte-level BPE: 'qzzz' is missing"),
         ({"truncation": {"max_length": 5}}, "truncation"),

@@ -1,0 +1,236 @@
+"""Checks of the exercises: each takes a student's function and returns "right", or a sentence that
+begins with "not yet" and says what differs."""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from model import GPT, GPTConfig
+from softprompt import PromptTuning
+
+
+def exercise(check):
+    """A check that never stops the notebook: `check` returns None, or what differs."""
+    @functools.wraps(check)
+    def run(student):
+        try:
+            differs = check(student)
+        except NotImplementedError:
+            differs = "replace `raise NotImplementedError` by your code"
+        except Exception as problem:
+            differs = f"your function stopped with {type(problem).__name__}: {problem}"
+        return f"not yet: {differs}" if differs else "right"
+
+    return run
+
+
+# -------------------------------------------------- 1: what a soft prompt is
+
+
+def tiny(seed=0):
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(11, 16, 2, 2, 8))
+    for p in model.parameters():
+        if p.dim() == 2:
+            torch.nn.init.normal_(p, std=0.5)  # large enough that a mistake is seen
+    return model.requires_grad_(False)
+
+
+def differs(got, want, about, close=1e-4):
+    """What is wrong with a tensor, or None."""
+    if not torch.is_tensor(got):
+        return f"{about} you return {got!r}, not a tensor {tuple(want.shape)}"
+    if got.shape != want.shape:
+        return f"{about} you return {tuple(got.shape)}, it is {tuple(want.shape)}"
+    got, want = got.detach(), want.detach()
+    if not torch.allclose(got.to(want.dtype), want, atol=close):
+        where = int((got - want).abs().argmax())  # in the flattened tensor
+        return (f"{about} number {where} of the flattened result is "
+                f"{got.flatten()[where]:.4f}, it should be {want.flatten()[where]:.4f}")
+
+
+@exercise
+def vectors_before_text(student):
+    model, gen = tiny(), torch.Generator().manual_seed(1)
+    for B, P, T in ((2, 3, 4), (1, 2, 5), (3, 4, 4)):
+        vectors = torch.randn(P, 8, generator=gen)
+        idx = torch.randint(11, (B, T), generator=gen)
+        want, _ = model(idx, PromptTuning(vectors).past(model))
+        wrong = differs(student(model, vectors, idx), want, f"for B={B}, P={P}, T={T}")
+        if wrong:
+            return wrong
+
+
+@exercise
+def one_prompt_step(student):
+    gen = torch.Generator().manual_seed(2)
+    for B, P, T, rate in ((2, 3, 5, 0.1), (1, 2, 4, 1.0)):
+        model = tiny()
+        before, vectors = model.fingerprint(), torch.randn(P, 8, generator=gen)
+        idx = torch.randint(11, (B, T), generator=gen)
+        targets = torch.randint(11, (B, T), generator=gen)
+        soft, given = PromptTuning(vectors), vectors.clone()
+        loss = model.loss(idx, targets, soft.past(model))
+        want = vectors - rate * torch.autograd.grad(loss, soft.embeddings)[0]
+        got, about = student(model, given, idx, targets, rate), f"for P={P} and rate={rate}"
+        if model.fingerprint() != before:
+            return f"{about} the model's weights are changed, they are frozen"
+        if not torch.equal(given, vectors):
+            return f"{about} the given vectors are changed; return new ones"
+        wrong = differs(got, want, about)
+        if wrong:
+            return wrong
+        if got.requires_grad:
+            return f"{about} the result still has a gradient; use detach()"
+
+
+@exercise
+def snap_to_tokens(student):
+    gen = torch.Generator().manual_seed(3)
+    for P, V, C in ((4, 9, 5), (1, 20, 3), (6, 6, 4)):
+        table = torch.randn(V, C, generator=gen) * torch.linspace(0.2, 3, V)[:, None]
+        vectors = torch.randn(P, C, generator=gen)
+        want = F.cosine_similarity(vectors[:, None], table[None], dim=2).argmax(1)
+        got, about = student(vectors.clone(), table.clone()), f"for P={P}, V={V}, C={C}"
+        if not torch.is_tensor(got) or got.shape != want.shape:
+            what = tuple(got.shape) if torch.is_tensor(got) else got
+            return f"{about} you return {what}, not a tensor of {P} ids"
+        if not torch.equal(got.long(), want):
+            return f"{about} you return {got.tolist()}, it is {want.tolist()}"
+
+
+@exercise
+def longest_prompt(student):
+    for N, C, share in ((1_557_611_200, 1600, 1e-5), (6_738_415_616, 4096, 1e-5),
+                        (1_000_576, 128, 1e-5), (1_000_576, 128, 0.01), (10_240, 128, 0.125)):
+        want, got = math.floor(share * N / C), student(N, C, share)
+        if type(got) is not int or got != want:
+            return f"for N={N:,}, C={C} and share={share} you return {got!r}, it is {want}"
+
+
+# -------------------------------------------------- 2: attention and what it costs
+
+
+@exercise
+def kv_cache_bytes(student):
+    for L, H, Hkv, D, T in ((2, 4, 4, 8, 5), (2, 4, 2, 8, 7), (3, 6, 1, 4, 1)):
+        config = GPTConfig(11, 16, L, H, 32, Hkv, D)
+        with torch.inference_mode():
+            _, past = GPT(config)(torch.zeros(1, T, dtype=torch.long))
+        want, got = sum(x.nbytes for x in past.keys + past.values), student(config, T)
+        if got != want:
+            return (f"for L={L}, H={H}, Hkv={Hkv}, D={D} and T={T} you return {got}, the "
+                    f"past of such a model has {want} bytes")
+
+
+@exercise
+def fixed_pattern(student):
+    for T, stride in ((8, 4), (10, 3), (6, 1), (5, 8)):
+        want = torch.zeros(T, T, dtype=torch.bool)
+        for t in range(T):
+            for s in range(t + 1):
+                want[t, s] = s // stride == t // stride or s % stride == stride - 1
+        got = student(T, stride)
+        if not torch.is_tensor(got) or got.shape != want.shape or got.dtype != torch.bool:
+            what = (tuple(got.shape), got.dtype) if torch.is_tensor(got) else got
+            return f"for T={T} and stride={stride} you return {what}, not bool of {(T, T)}"
+        if not torch.equal(got, want):
+            t, s = (got != want).nonzero()[0].tolist()
+            seen = "seen" if want[t, s] else "not seen"
+            return (f"for T={T} and stride={stride}, query {t} and key {s}: you return "
+                    f"{bool(got[t, s])}, but this key is {seen}")
+
+
+@exercise
+def running_lse(student):
+    gen = torch.Generator().manual_seed(0)
+    for scale, about in ((1, "small scores"), (1000, "scores around 1000"),
+                         (-1000, "scores around -1000")):
+        parts = [scale + torch.randn(n, generator=gen) for n in (3, 1, 4)]
+        for order in (parts, parts[::-1]):
+            want = torch.cat(order).logsumexp(0).item()
+            got = student(part.clone() for part in order)  # each part can be looked at once
+            if got is None or not abs(float(got) - want) < 1e-3:
+                return (f"for {about} in parts of 3, 1 and 4 (or 4, 1 and 3) you return "
+                        f"{got}, it is {want:.4f}")
+
+
+@exercise
+def ring_work(student):
+    for T, R in ((8, 2), (12, 4), (5, 1), (6, 6)):
+        see, n = torch.ones(T, T, dtype=torch.bool).tril(), T // R
+        want = [int(see[r * n : (r + 1) * n].sum()) for r in range(R)]
+        got = student(T, R)
+        if got is None or list(got) != want:
+            return f"for T={T} and R={R} you return {got}, it is {want}"
+
+
+# -------------------------------------------------- 3: prefix tuning is a learned cache
+
+
+@exercise
+def zero_mass(student):
+    gen = torch.Generator().manual_seed(0)
+    for shape, P in (((5,), 3), ((2, 4, 6), 1), ((3, 2), 0), ((4, 3), 50)):
+        scores = torch.randn(shape, generator=gen)  # (..., S)
+        with_zeros = torch.cat((torch.zeros(*shape[:-1], P), scores), -1)  # (..., P + S)
+        want = with_zeros.softmax(-1)[..., :P].sum(-1)  # (...)
+        got = student(scores, P)
+        if not torch.is_tensor(got) or got.shape != want.shape:
+            what = tuple(got.shape) if torch.is_tensor(got) else got
+            return (f"for scores {shape} and P={P} you return {what}, expected a tensor "
+                    f"{tuple(want.shape)}")
+        if not torch.allclose(got, want, atol=1e-5):
+            return (f"for scores {shape} and P={P} your first share is "
+                    f"{got.flatten()[0]:.4f}, the softmax gives {want.flatten()[0]:.4f}")
+
+
+@exercise
+def merge(student):
+    gen = torch.Generator().manual_seed(1)
+    T, D, scale = 4, 8, 8**-0.5
+    for P, S in ((3, 5), (1, 1), (6, 2)):
+        q, k, v = (torch.randn(n, D, generator=gen) for n in (T, P + S, P + S))
+        scores = q @ k.T * scale  # (T, P + S)
+        own = scores[:, P:].softmax(1) @ v[P:]  # (T, D)
+        prefix = scores[:, :P].softmax(1) @ v[:P]  # (T, D)
+        want = scores.softmax(1) @ v  # (T, D)
+        got = student(own, scores[:, P:].logsumexp(1), prefix, scores[:, :P].logsumexp(1))
+        if not torch.is_tensor(got) or got.shape != want.shape:
+            what = tuple(got.shape) if torch.is_tensor(got) else got
+            return f"for T={T}, D={D} you return {what}, expected a tensor {(T, D)}"
+        if not torch.allclose(got, want, atol=1e-5):
+            return (f"with {P} keys in the prefix and {S} in the text you are up to "
+                    f"{(got - want).abs().max():.3f} off attention over all {P + S} keys")
+
+
+@exercise
+def count_numbers(student):
+    for L, H, Hkv, C, D, P in ((2, 4, 2, 32, 8, 5), (3, 4, 4, 16, 4, 1), (1, 6, 1, 24, 10, 7)):
+        config = GPTConfig(11, 16, L, H, C, Hkv, D)
+        with torch.inference_mode():
+            _, past = GPT(config)(torch.zeros(1, P, dtype=torch.long))
+        want, got = (P * C, sum(x.numel() for x in past.keys + past.values)), student(config, P)
+        if got is None or tuple(got) != want:
+            return (f"for L={L}, H={H}, Hkv={Hkv}, C={C}, D={D} and P={P} you return "
+                    f"{got}, expected {want}")
+
+
+@exercise
+def silent_prefix(student):
+    torch.manual_seed(0)
+    for heads, P in ((4, 3), (2, 8)):
+        model = GPT(GPTConfig(11, 16, 2, 4, 32, heads)).requires_grad_(False)
+        for p in model.parameters():  # larger than a new model's, so that a difference shows
+            p.add_(0.2 * torch.randn_like(p))
+        past, idx = student(model, P), torch.randint(11, (3, 6))  # idx (B, T)
+        if past is None or past.keys[0].shape != (1, heads, P, 8):
+            what = past if past is None else tuple(past.keys[0].shape)
+            return (f"for Hkv={heads}, D=8 and P={P} your keys are {what}, expected "
+                    f"{(1, heads, P, 8)}")
+        (want, _), (got, _) = model(idx), model(idx, past)
+        if not torch.allclose(want, got, atol=1e-4):
+            return (f"with your {P} slots before it, the text's logits change by up to "
+                    f"{(want - got).abs().max():.3f}, expected 0")

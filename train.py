@@ -391,8 +391,8 @@ class Tokenizer:
             raise ValueError(f"{folder}: config.json names no eos_token_id, which ends an answer")
         pattern = pattern_of(given.get("pre_tokenizer"), path)
         try:
-            ranks = ranks_of(model, path)
             special = {token["content"]: token["id"] for token in given["added_tokens"]}
+            ranks = ranks_of(model, special, path)
         except (KeyError, TypeError) as problem:
             raise ValueError(f"{path} is not a byte-level BPE: {problem} is missing") from problem
         tok = cls(ranks, pattern, special, end)
@@ -401,7 +401,7 @@ class Tokenizer:
         return tok
 
 
-def ranks_of(model, path):
+def ranks_of(model, special, path):
     """{bytes: id} of the BPE `model` in a tokenizer.json, as tiktoken wants it: there the id is
     also the order of merging, and a piece that is a token is taken whole."""
     vocab, byte = model["vocab"], byte_of_sign()
@@ -425,7 +425,7 @@ def ranks_of(model, path):
     if ids != sorted(ids) or not whole and any(merged(token) != [token] for token in found):
         raise ValueError(f"{path}: the order of the merges is not that of the ids, or a token is "
                          "not what its own merges make: tiktoken cannot run this")
-    if whole and any(token not in found for token in vocab if set(token) <= byte.keys()):
+    if whole and any(token not in found and token not in special for token in vocab):
         raise ValueError(f"{path}: ignore_merges with tokens that no merge makes is not supported")
     return {bytes(byte[sign] for sign in token): i for token, i in found.items()}
 

@@ -266,7 +266,7 @@ def load(path, model, fingerprint=None):
 
     `fingerprint` is the model's where it is known already: of many files, it is taken once.
     Raises ValueError for a damaged file, a file of another kind, and a prompt of another base: the
-    same vectors mean nothing to other weights. Nothing in the file is executed.
+    same vectors say something else to other weights. Nothing in the file is executed.
     """
     content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
     fingerprint = fingerprint or model.fingerprint()

@@ -1,9 +1,12 @@
 """For each exercise of the tutorials an answer as a student might give it, with a mistake in it."""
 
+from statistics import mean, stdev
+
 import torch
+import torch.nn.functional as F
 
 from model import Past
-from softprompt import PromptTuning
+from softprompt import PromptTuning, load, prefill
 
 WRONG = {}
 
@@ -73,5 +76,82 @@ WRONG |= {
         *[[torch.zeros(1, model.config.n_kv_head, P, model.config.head_dim)] * model.config.n_layer]
         * 2,
         torch.arange(P)[None],
+    ),
+}
+
+# -------------------------------------------------- 4: initialization and length
+
+WRONG |= {
+    # the place in the list and not the step
+    "steps_to": lambda steps, losses, threshold: next(
+        (n for n, loss in enumerate(losses) if loss <= threshold), None
+    ),
+    # the spread of the runs in place of the standard error of their mean
+    "one_se": lambda lengths, accuracies: min(
+        P
+        for P, runs in zip(lengths, accuracies)
+        if mean(runs) >= mean(max(accuracies, key=mean)) - stdev(max(accuracies, key=mean))
+    ),
+    # a query sees W - 1 keys before itself, not W
+    "reaches": lambda L, W, P, j, t: P + t - j <= L * W,
+    # means in place of medians
+    "bootstrap_ratio": lambda a, b, draws: (lambda r: (r[5], r[-6]))(
+        sorted(mean(a[x] for x in i) / mean(b[x] for x in j) for i, j in draws)
+    ),
+}
+
+# -------------------------------------------------- 5: hundreds of prompts, one model
+
+
+def last_column(model, vectors, rows):
+    T = max(map(len, rows))
+    idx = torch.tensor([row + [-1] * (T - len(row)) for row in rows])  # (B, T)
+    return model(idx, prefill([PromptTuning(x) for x in vectors], model))[0][:, -1]  # (B, V)
+
+
+def any_error(path, model):
+    try:
+        load(path, model)
+    except ValueError:
+        return True
+    return False
+
+
+def nearest(prompts):
+    means = F.normalize(torch.stack([x.mean(0) for x in prompts]), dim=1)  # (N, C)
+    return (means @ means.T).argmax(1).tolist()
+
+
+WRONG |= {
+    # padded on the right, but the last column read
+    "mixed_logits": last_column,
+    # a tie goes to the first of the alphabet
+    "vote": lambda answers: [max(sorted(set(each)), key=each.count) for each in zip(*answers)],
+    # takes every complaint of load for this one
+    "refuse": any_error,
+    # every prompt is nearest to itself
+    "neighbours": nearest,
+}
+
+# -------------------------------------------------- 6: a real model
+
+
+def mean_of_tokens(model, past, question, answers):
+    found = []
+    for answer in answers:
+        logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
+        chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
+        found.append(chances.gather(1, torch.tensor(answer)[:, None]).mean().item())
+    return found.index(max(found))
+
+
+WRONG |= {
+    # the last line ends too, and an empty line follows
+    "as_examples": lambda pairs: "".join(f"{text} -> {answer}\n" for text, answer in pairs),
+    # the mean, which does not charge for length
+    "likeliest": mean_of_tokens,
+    # all keys, then all values
+    "peft_prefix": lambda keys, values: torch.cat(
+        [x.permute(2, 0, 1, 3).flatten(1) for x in (keys, values)], 1
     ),
 }

@@ -3,12 +3,16 @@ begins with "not yet" and says what differs."""
 
 import functools
 import math
+import random
+import tempfile
+from pathlib import Path
+from statistics import mean, median, stdev
 
 import torch
 import torch.nn.functional as F
 
 from model import GPT, GPTConfig
-from softprompt import PromptTuning
+from softprompt import PrefixTuning, PromptTuning, save
 
 
 def exercise(check):
@@ -234,3 +238,205 @@ def silent_prefix(student):
         if not torch.allclose(want, got, atol=1e-4):
             return (f"with your {P} slots before it, the text's logits change by up to "
                     f"{(want - got).abs().max():.3f}, expected 0")
+
+
+# -------------------------------------------------- 4: initialization and length
+
+
+@exercise
+def steps_to(student):
+    steps, losses = [0, 1, 2, 4, 8, 16], [3.0, 2.0, 1.0, 1.5, 0.5, 0.75]
+    for threshold, want in ((1.5, 2), (2.0, 1), (4.0, 0), (0.75, 8), (0.25, None)):
+        got = student(steps, losses, threshold)
+        if got != want or isinstance(got, bool):
+            return (f"for steps {steps}, losses {losses} and threshold {threshold} you "
+                    f"return {got}, expected {want}")
+
+
+@exercise
+def one_se(student):
+    gen = random.Random(0)
+    cases = [([1, 2, 4], [[0.5, 0.7], [0.85, 0.87], [0.8, 1.0]]),
+             ([8, 2, 4], [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.5, 0.6, 0.7]])]
+    for _ in range(40):
+        lengths = gen.sample([1, 2, 4, 8, 16, 32], 6)
+        cases.append((lengths, [[round(gen.gauss(0.8, 0.05), 3) for _ in range(4)]
+                                for _ in lengths]))
+    for lengths, accuracies in cases:
+        means = [mean(runs) for runs in accuracies]
+        best = accuracies[means.index(max(means))]
+        bar = mean(best) - stdev(best) / len(best) ** 0.5
+        if any(0 < abs(x - bar) < 1e-9 for x in means):
+            continue  # too near to the bar for rounding to be fair
+        want = min(P for P, x in zip(lengths, means) if x >= bar)
+        got = student(lengths, accuracies)
+        if got != want:
+            return (f"for lengths {lengths} and accuracies {accuracies} you return {got}, "
+                    f"expected {want}: the bar is {bar:.4f}")
+
+
+@exercise
+def reaches(student):
+    for L, W, P in ((1, 3, 2), (2, 3, 4), (3, 4, 1), (2, 1, 3)):
+        torch.manual_seed(0)
+        model, T = GPT(GPTConfig(11, 32, L, 2, 8, window=W)), 12
+        for p in model.parameters():
+            p.requires_grad_(False).add_(0.5 * torch.randn_like(p))
+        soft = PromptTuning(torch.randn(P, 8))
+        logits, _ = model(torch.randint(11, (1, T)), soft.past(model, 0))  # (1, T, V)
+        weights = torch.randn(11)  # (V,)
+        for t in range(T):
+            out = logits[0, t] @ weights
+            grad = torch.zeros(P, 8)  # (P, C): where nothing is seen, there may be no graph
+            if out.requires_grad:
+                found = torch.autograd.grad(out, soft.embeddings, retain_graph=True,
+                                            allow_unused=True)[0]
+                grad = grad if found is None else found
+            for j in range(P):
+                got, want = student(L, W, P, j, t), bool((grad[j] != 0).any())
+                if got is None or bool(got) != want:
+                    return (f"for L={L}, W={W}, P={P}, j={j} and t={t} you return {got}, "
+                            f"the gradient says {want}")
+
+
+@exercise
+def bootstrap_ratio(student):
+    gen = random.Random(0)
+    for n, m in ((5, 5), (7, 4), (1, 3)):
+        a = [gen.randint(1, 9) for _ in range(n)]
+        b = [gen.randint(1, 9) for _ in range(m)]
+        draws = [(gen.choices(range(n), k=n), gen.choices(range(m), k=m)) for _ in range(201)]
+        found = sorted(median(a[x] for x in i) / median(b[x] for x in j) for i, j in draws)
+        want, got = (found[5], found[-6]), student(a, b, draws)
+        if (got is None or len(got) != 2
+                or not all(math.isclose(x, y, abs_tol=1e-6) for x, y in zip(got, want))):
+            return (f"for a={a} and b={b} you return {got}, expected "
+                    f"({want[0]:.3f}, {want[1]:.3f})")
+
+
+# -------------------------------------------------- 5: hundreds of prompts, one model
+
+
+@exercise
+def mixed_logits(student):
+    model, gen = tiny(), torch.Generator().manual_seed(1)
+    calls = [0]
+    counter = model.model.layers[0].register_forward_hook(
+        lambda *_: calls.__setitem__(0, calls[0] + 1))
+    for lengths, texts in (((3, 5, 1), (4, 2, 6)), ((2, 2), (3, 3)), ((4, 0, 7, 1), (1, 5, 2, 6))):
+        vectors = [torch.randn(P, 8, generator=gen) for P in lengths]
+        rows = [torch.randint(11, (T,), generator=gen).tolist() for T in texts]
+        want = torch.stack([model(torch.tensor([row]), PromptTuning(x).past(model))[0][0, -1]
+                            for x, row in zip(vectors, rows)])  # (B, V)
+        calls[0] = 0
+        got = student(model, vectors, rows)
+        if not torch.is_tensor(got) or got.shape != want.shape:
+            what = tuple(got.shape) if torch.is_tensor(got) else got
+            return (f"for prompts of {lengths} and texts of {texts} you return {what}, "
+                    f"expected a tensor {tuple(want.shape)}")
+        off = (got - want).abs().amax(1)  # (B,)
+        if not torch.allclose(got, want, atol=1e-4):
+            b = int(off.argmax())
+            return (f"for prompts of {lengths} and texts of {texts}, row {b} is "
+                    f"{off[b]:.3f} off what it gives alone, expected 0")
+        if calls[0] > 2:
+            return (f"for {len(rows)} rows the model ran {calls[0]} times, expected one "
+                    "pass over the prompts and one over the texts")
+    counter.remove()
+
+
+@exercise
+def vote(student):
+    cases = [[["a", "b"], ["a", "c"], ["d", "c"]],
+             [["x", "m", "p"], ["b", "k", "q"], ["b", "z", "q"], ["x", "k", "p"]],
+             [["one", "two"]],
+             [["z"], ["y"], ["x"]],
+             [["c"], ["a"], ["b"], ["a"], ["b"]]]
+    wants = [["a", "c"], ["x", "k", "p"], ["one", "two"], ["z"], ["a"]]
+    for answers, want in zip(cases, wants):
+        got = student(answers)
+        if got is None or list(got) != want:
+            return f"for {answers} you return {got}, expected {want}"
+
+
+@exercise
+def refuse(student):
+    model, other, nudged = tiny(), tiny(seed=1), tiny()
+    weight = nudged.model.layers[1].mlp.up_proj.weight
+    weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(torch.inf))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prompt.pt"
+        save(PromptTuning(torch.ones(3, 8)), path, model, job="any")
+        for name, base, want in (("its own base", model, False), ("another base", other, True),
+                                 ("its base with one weight changed", nudged, True)):
+            got = student(path, base)
+            if got is not want:
+                return f"for a prompt on {name} you return {got}, expected {want}"
+        path.write_bytes(path.read_bytes()[:-100])
+        try:
+            got = student(path, model)
+        except ValueError:
+            return
+        return f"for a damaged file you return {got}, expected a ValueError"
+
+
+@exercise
+def neighbours(student):
+    gen = torch.Generator().manual_seed(0)
+    for n in (2, 4, 6):
+        for _ in range(3):
+            # Lengths, scales and single vectors differ: only the direction of the mean counts.
+            prompts = [torch.randn(P, 8, generator=gen) * scale + torch.randn(8, generator=gen)
+                       for P, scale in zip((3, 8, 1, 5, 2, 4), (1, 4, 0.3, 2, 9, 0.1))][:n]
+            means = [x.mean(0) for x in prompts]
+            cosines = torch.tensor([[float(torch.cosine_similarity(a, b, 0)) for b in means]
+                                    for a in means])  # (N, N)
+            want = cosines.fill_diagonal_(-2).argmax(1).tolist()
+            got = student(prompts)
+            if got is None or [int(i) for i in got] != want:
+                return (f"for {n} prompts of lengths {[len(x) for x in prompts]} you "
+                        f"return {got}, expected {want}")
+
+
+# -------------------------------------------------- 6: a real model
+
+
+@exercise
+def as_examples(student):
+    for pairs in ([("Lagos", "Africa"), ("Oslo", "Europe")], [("Lima", "America")],
+                  [("1 + 1", "2"), ("a -> b", "no"), ("3", "3")]):
+        want, got = "\n".join(f"{text} -> {answer}" for text, answer in pairs), student(pairs)
+        if got != want:
+            return f"for {pairs} you return {got!r}, expected {want!r}"
+
+
+@exercise
+def likeliest(student):
+    model, gen = tiny(), torch.Generator().manual_seed(4)
+    for lengths in ((1, 3), (2, 2, 2), (1, 2, 4), (3, 1), (1, 2), (1, 1, 5), (2, 1), (4, 1, 3)):
+        soft = PrefixTuning(*torch.randn(2, 2, 2, 3, 4, generator=gen))
+        question, *answers = (torch.randint(11, (n,), generator=gen).tolist()
+                              for n in (3, *lengths))
+        total = []
+        for answer in answers:
+            with torch.no_grad():
+                logits, _ = model(torch.tensor([question + answer]), soft.past(model))  # (1, T, V)
+            chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
+            total.append(sum(float(row[i]) for row, i in zip(chances, answer)))
+        want = max(range(len(total)), key=total.__getitem__)
+        got = student(model, soft.past(model), question, answers)
+        if got is None or int(got) != want:
+            return (f"for answers of {lengths} tokens you return {got}; the logarithms of their "
+                    f"probabilities are {[round(x, 2) for x in total]}, so it is {want}")
+
+
+@exercise
+def peft_prefix(student):
+    gen = torch.Generator().manual_seed(5)
+    for L, Hkv, P, D in ((2, 3, 4, 2), (1, 1, 1, 4), (3, 2, 5, 2)):
+        keys, values = torch.randn(2, L, Hkv, P, D, generator=gen)
+        want = torch.stack([torch.cat([x.flatten() for layer in zip(keys[:, :, p], values[:, :, p])
+                                       for x in layer]) for p in range(P)])  # (P, 2 L Hkv D)
+        wrong = differs(student(keys, values), want, f"for L={L}, Hkv={Hkv}, P={P}, D={D}")
+        if wrong:
+            return wrong

@@ -1,12 +1,14 @@
 """Solutions of the exercises, by the names that checks.py knows."""
 
 import math
+from collections import Counter
+from statistics import mean, median, stdev
 
 import torch
 import torch.nn.functional as F
 
-from model import Past
-from softprompt import PromptTuning
+from model import Past, read
+from softprompt import PromptTuning, prefill
 
 
 # -------------------------------------------------- 1: what a soft prompt is
@@ -79,3 +81,71 @@ def silent_prefix(model, P):
     config = model.config
     none = [torch.zeros(1, config.n_kv_head, P, config.head_dim)] * config.n_layer
     return Past(none, none, torch.full((1, P), -1))
+
+
+# -------------------------------------------------- 4: initialization and length
+
+
+def steps_to(steps, losses, threshold):
+    return next((step for step, loss in zip(steps, losses) if loss <= threshold), None)
+
+
+def one_se(lengths, accuracies):
+    best = max(accuracies, key=mean)
+    bar = mean(best) - stdev(best) / len(best) ** 0.5
+    return min(P for P, runs in zip(lengths, accuracies) if mean(runs) >= bar)
+
+
+def reaches(L, W, P, j, t):
+    return P + t - j <= L * (W - 1)
+
+
+def bootstrap_ratio(a, b, draws):
+    ratios = sorted(median(a[x] for x in i) / median(b[x] for x in j) for i, j in draws)
+    n = round(0.025 * (len(draws) - 1))
+    return ratios[n], ratios[-1 - n]
+
+
+# -------------------------------------------------- 5: hundreds of prompts, one model
+
+
+def mixed_logits(model, vectors, rows):
+    T = max(map(len, rows))
+    idx = torch.tensor([[-1] * (T - len(row)) + row for row in rows])  # (B, T)
+    logits, _ = model(idx, prefill([PromptTuning(x) for x in vectors], model))  # (B, T, V)
+    return logits[:, -1]  # (B, V)
+
+
+def vote(answers):
+    return [Counter(each).most_common(1)[0][0] for each in zip(*answers)]
+
+
+def refuse(path, model):
+    return read(path, "a soft prompt", ("kind", "base"))["base"] != model.fingerprint()
+
+
+def neighbours(prompts):
+    means = F.normalize(torch.stack([x.mean(0) for x in prompts]), dim=1)  # (N, C)
+    return (means @ means.T).fill_diagonal_(-2).argmax(1).tolist()  # (N, N) -> N
+
+
+# -------------------------------------------------- 6: a real model
+
+
+def as_examples(pairs):
+    return "\n".join(f"{text} -> {answer}" for text, answer in pairs)
+
+
+def likeliest(model, past, question, answers):
+    total = []
+    for answer in answers:
+        with torch.no_grad():
+            logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
+        chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
+        total.append(chances.gather(1, torch.tensor(answer)[:, None]).sum())  # ()
+    return int(torch.stack(total).argmax())
+
+
+def peft_prefix(keys, values):
+    both = torch.stack((keys, values))  # (2, L, Hkv, P, D)
+    return both.permute(3, 1, 0, 2, 4).flatten(1)  # (P, 2 L Hkv D)

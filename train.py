@@ -1104,7 +1104,7 @@ def race(results, job):
             return max(1, median(a)) / max(1, median(b))
         both, n = (values, steps["related"]), len(values)
         draws = sorted(ratio(*(gen.choices(x, k=n) for x in both)) for _ in range(2000))
-        ratios[start] = ratio(*both), draws[50], draws[-50]  # the bootstrap over seeds
+        ratios[start] = ratio(*both), draws[50], draws[-51]  # the bootstrap over seeds
     return Race(none["loss"], threshold, curves, steps, ratios)
 
 

@@ -139,8 +139,7 @@ def as_examples(pairs):
 def likeliest(model, past, question, answers):
     total = []
     for answer in answers:
-        with torch.no_grad():
-            logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
+        logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
         chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
         total.append(chances.gather(1, torch.tensor(answer)[:, None]).sum())  # ()
     return int(torch.stack(total).argmax())

@@ -99,8 +99,9 @@ def test_a_check_knows_right_from_wrong(name):
     import solutions
     from wrong_answers import WRONG
 
-    check = getattr(checks, name)
+    check, state = getattr(checks, name), torch.get_rng_state()
     assert check(getattr(solutions, name)) == "right"
+    assert torch.equal(torch.get_rng_state(), state), "the notebook's next random numbers change"
     assert check(stubs()[name][0]).startswith("not yet: replace")
     assert re.match("not yet: (?!replace|your function stopped)", check(WRONG[name]))
     assert check(lambda *arguments: None).startswith("not yet: ")

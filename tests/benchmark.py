@@ -23,9 +23,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from model import GPT, GPTConfig
-from softprompt import PrefixTuning, PromptTuning, from_peft, initial_embeddings, prefill
-from train import JOBS, SHAPE, Arm, Progress, Settings, alike, fit, judge, load_base, load_data
-from train import rows_of, usual_rate
+from softprompt import PromptTuning, from_peft, initial_embeddings, prefill
+from train import JOBS, METHODS, SHAPE, Arm, Progress, Settings, alike, few_answers, fit, judge
+from train import load_base, load_data, rows_of, usual_rate
 
 SMOL = dict(
     vocab_size=49152,
@@ -106,8 +106,7 @@ def our_step(model, kind, P):
     V, device = model.config.vocab_size, model.device
     idx, targets = torch.randint(V, (2, B, T), device=device)
     targets[:, :-SCORED] = -1
-    soft = {"prompt": PromptTuning, "prefix": PrefixTuning}[kind]
-    soft = soft.start(model, initial_embeddings(model, P, "vocab"))
+    soft = METHODS[kind].start(model, initial_embeddings(model, P, "vocab"))
     optimizer = torch.optim.AdamW(soft.parameters(), lr=1e-3)
 
     def step():
@@ -345,8 +344,9 @@ def real(add, settings, steps=100, P=16, size=16):
 
     model, tok = load_base(Settings(base=settings.base, device=settings.device))
     data, out = load_data(settings.out)
-    job, few = JOBS["library"], list(dict.fromkeys(s.library for s in data["train"]))
+    job = JOBS["library"]
     train, test = (job.pairs(data["train"]), job.pairs(data["test"])[:240])
+    few = few_answers(train)
     rows = rows_of(model, tok, train, "", P)
 
     def tell(name, past, seconds=0.0, wording=""):
@@ -363,7 +363,7 @@ def real(add, settings, steps=100, P=16, size=16):
     ):
         gen, start = torch.Generator().manual_seed(0), time.time()
         embeddings = initial_embeddings(model, P, how, ids, gen)
-        soft = {"prompt": PromptTuning, "prefix": PrefixTuning}[kind].start(model, embeddings)
+        soft = METHODS[kind].start(model, embeddings)
         arm, progress = Arm(soft, "", float(usual_rate(model, kind))), Progress(how, steps + 1)
         fit(model, [arm], {"": rows}, steps, size, lambda *_: progress.step(), None, alike)
         with torch.no_grad():

@@ -38,7 +38,7 @@ def ring_attention(q, k, v, rank, world):
         if step + 1 < world:  # hand them on, and compute while they travel
             coming = kv.new_empty(*kv.shape[:3], int(lengths[source - 1]), kv.shape[4])
             moves = [dist.isend(kv, (rank + 1) % world), dist.irecv(coming, (rank - 1) % world)]
-            sent += kv.numel() * kv.element_size()
+            sent += kv.nbytes
         if source <= rank:  # what comes from a later worker is in the future
             state = absorb(state, q, *kv, see if source == rank else None)
         if step + 1 < world:

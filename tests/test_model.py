@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import as_mha, ids, make_model
 
 import model as model_file
-from model import GPT, GPTConfig, Past, attention, blocks, linear, read, rotate, sight, visible
+from model import GPT, GPTConfig, Past, attention, attention_mask, blocks, linear, read, rotate, visible
 
 
 def loop_attention(q, k, v, q_pos, k_pos, pinned, window):
@@ -47,10 +47,11 @@ def test_attention_is_the_loop_over_positions(seed):
     q = torch.randn(B, H, T, D, requires_grad=True)
     k, v = torch.randn(2, B, Hkv, before + T, D).unbind(0)
     config = GPTConfig(8, 99, 1, H, H * D, n_kv_head=Hkv, window=window)
-    mask, slots = sight(q_pos, k_pos, pinned, config, q.dtype)
+    mask = attention_mask(q_pos, k_pos, pinned, config, q.dtype)
     # Kernels disagree about a query that sees nothing (0 or NaN), so there must be none.
-    assert mask is None or mask.isfinite().any(-1).all()
-    out = attention(q, k, v, mask, slots)
+    parts = [part[2] for part in mask] if isinstance(mask, list) else [mask]
+    assert all(part is None or part.isfinite().any(-1).all() for part in parts)
+    out = attention(q, k, v, mask)
     want = loop_attention(q, k, v, q_pos, k_pos, pinned, window)
     real = (q_pos >= 0)[:, None, :, None]
     assert torch.allclose(out * real, want * real, atol=1e-5)
@@ -84,9 +85,8 @@ def test_window_in_blocks_is_the_window_as_a_mask(pinned, side, monkeypatch):
     monkeypatch.setattr(model_file, "blocks", lambda *a: used.append(1) or blocks(*a))
     fast, _ = model(idx, past)
 
-    def one_block(q_pos, k_pos, pinned, window):  # every key, once, for all queries: the plain mask
-        slots = torch.arange(k_pos.shape[1]).expand(len(q_pos), 1, -1)
-        return slots, k_pos, q_pos
+    def one_block(q_pos, k_pos, pinned, window):  # all keys for all queries: the plain mask
+        return [(torch.arange(q_pos.shape[1]), torch.arange(k_pos.shape[1]))]
 
     monkeypatch.setattr(model_file, "blocks", one_block)
     slow, _ = model(idx, past)
@@ -94,14 +94,12 @@ def test_window_in_blocks_is_the_window_as_a_mask(pinned, side, monkeypatch):
     assert torch.allclose(fast[idx >= 0], slow[idx >= 0], atol=1e-5)
 
 
-def test_blocks_look_at_few_keys():
-    position = torch.arange(4096)[None]
-    slots, k_pos, q_pos = blocks(position, position, torch.tensor([4]), 32)
-    assert slots.shape == (1, 256, 4 + 32 + 16 - 1)
-    assert (
-        visible(q_pos, k_pos, torch.tensor([4]), 32).sum()
-        == visible(position, position, torch.tensor([4]), 32).sum()
-    )
+def test_blocks_look_at_few_keys_and_miss_none():
+    position, pinned = torch.arange(4096)[None], torch.tensor([4])
+    parts = blocks(position, position, pinned, 32)
+    assert len(parts) == 128 and max(len(keys) for _, keys in parts) == 4 + 32 + 32 - 1
+    see = [visible(position[:, queries], keys[None], pinned, 32).sum() for queries, keys in parts]
+    assert sum(see) == visible(position, position, pinned, 32).sum()
 
 
 @pytest.mark.parametrize("n_layer", [1, 2, 3])

@@ -69,8 +69,7 @@ class Past:
 
     keys[l], values[l]  (B, Hkv, S, D), keys already rotated to their positions
     positions           (B, S), -1 where a slot is empty; the others count up from 0 in each row
-    pinned              (B,), so many leading positions stay visible whatever the window; an int
-                        stands for the same number in every row
+    pinned              (B,) or an int: so many leading positions stay visible whatever the window
     room                so many slots at the end are empty, to be written in place (see `reserve`)
     """
 
@@ -101,8 +100,7 @@ class Past:
         if len(self.positions) not in (1, B):
             raise ValueError(f"a past of {len(self.positions)} rows before {B} rows of text")
         keys, values = ([x.expand(B, -1, -1, -1) for x in s] for s in (self.keys, self.values))
-        positions, pinned = self.positions.expand(B, -1), self.pinned.expand(B)  # (B, S), (B,)
-        return Past(keys, values, positions, pinned, self.room)
+        return Past(keys, values, self.positions.expand(B, -1), self.pinned.expand(B), self.room)
 
     def reserve(self, room: int) -> "Past":
         """A copy with empty slots at the end, where calls that add a token at a time write
@@ -127,11 +125,8 @@ def visible(q_pos, k_pos, pinned, window=None):
     return seen
 
 def attention_mask(q_pos, k_pos, pinned, config, dtype):
-    """The rule as `attention` takes it, worked out once for all layers.
-
-    None is plain causal attention. A tensor (B, 1, G T, S) is added to the scores, the G heads of
-    a group one after another. Under a window, a long text gets a list of such: see `blocks`.
-    """
+    """The rule as `attention` takes it: None for plain causal attention, or (B, 1, G T, S) to be
+    added to the scores, or for a long text under a window a list of such (see `blocks`)."""
     (_, T), S, W = q_pos.shape, k_pos.shape[1], config.window
     if T == 0 or S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
         return None
@@ -153,8 +148,7 @@ def attention(q, k, v, mask=None):
     """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) -> (B, H, T, D).
 
     Query heads j G to j G + G - 1 share key/value head j. With these G heads laid one after
-    another along T it is an ordinary attention with Hkv heads: no key or value is copied.
-    """
+    another along T it is an ordinary attention with Hkv heads: no key or value is copied."""
     (B, H, T, D), Hkv = q.shape, k.shape[1]
     if T == 0:
         return q
@@ -180,8 +174,7 @@ def blocks(q_pos, k_pos, pinned, window):
 
     A window as a mask over all keys saves nothing: T * S scores are computed and most thrown away.
     But W queries need no more than the pinned keys and the 2 W - 1 up to their own end. So a long
-    text is done block by block, and the cost grows linearly in T.
-    """
+    text is done block by block, and the cost grows linearly in T."""
     order = k_pos.cummax(1).values  # (B, S): no longer -1 where a slot is empty, so it is sorted
 
     def slot_of(position):  # of each row, (B,) -> (B,)
@@ -199,11 +192,9 @@ def blocks(q_pos, k_pos, pinned, window):
     return found
 
 def linear(x, weight):
-    """x W^T: x (..., in), W (out, in) -> (..., out).
-
-    With few rows nearly all the time is W's way from memory, and on a CPU one core does it alone.
-    As a batch of N slabs of W, every core reads its own: up to three times as fast.
-    """
+    """x W^T: x (..., in), W (out, in) -> (..., out). With few rows nearly all the time is W's way
+    from memory, and on a CPU one core does it alone. As a batch of N slabs of W, every core reads
+    its own: up to three times as fast."""
     n, out, N = x.numel() // x.shape[-1], len(weight), torch.get_num_threads()
     if x.device.type != "cpu" or not 0 < n <= 16 or out % N or weight.numel() <= 2**18:
         return F.linear(x, weight)  # (..., out)
@@ -311,7 +302,6 @@ class GPT(nn.Module):
         angles = q_pos[:, None, :, None] * angles  # (B, 1, T, D/2)
         rotary = angles.cos().to(embeds.dtype), angles.sin().to(embeds.dtype)
         mask = attention_mask(q_pos, k_pos, past.pinned, config, embeds.dtype)
-
         h, states, skip = embeds, [], 0
         for i, block in enumerate(self.model.layers):
             if first and i + 1 == config.n_layer:
@@ -331,8 +321,8 @@ class GPT(nn.Module):
     def forward(self, idx=None, past=None, *, embeds=None):
         """idx (B, T), -1 in empty slots -> logits (B, T, V), and the past with these slots added.
         `embeds` (B, T, C) take the place of the ids' embeddings; `idx` then only says which slots
-        are empty, and may be left out. `past` has B rows, or one that all rows share.
-        Raises ValueError where the positions do not fit into block_size."""
+        are empty, and may be left out. `past` has B rows, or one that all rows share. Raises
+        ValueError where the positions do not fit into block_size."""
         h, past = self.hidden(idx, past, embeds=embeds)
         return self.unembed(h), past
 
@@ -407,9 +397,8 @@ class GPT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name, dtype=None) -> "GPT":
-        """A Llama or Mistral checkpoint in Hugging Face's format, on the CPU: the folder, or a name
-        on their hub. dtype None leaves every weight in its own. Raises ValueError, with the name of
-        the field or tensor, for whatever this model would compute differently."""
+        """A Llama or Mistral in Hugging Face's format: the folder, or a name on their hub. dtype
+        None leaves every weight in its own. ValueError names what would be computed differently."""
         folder = hub_folder(name)
         config, end = read_config(folder)
         with torch.device("meta"):  # no memory for weights that are replaced at once
@@ -421,8 +410,6 @@ class GPT(nn.Module):
         model.facts = {"name": str(name), "end": end}
         return model
 
-# ------------------------------------------------------------------ files
-
 def write(path, content):
     """torch.save with a SHA-256 behind it, to a temporary file that then takes the name."""
     buffer, part = io.BytesIO(), f"{path}.part"
@@ -431,9 +418,8 @@ def write(path, content):
     os.replace(part, path)
 
 def read(path, what, names):
-    """What `write` wrote, with these names in it; `what` it should be is for the message.
-    Raises ValueError for a file that is cut short, changed or of another kind. torch's
-    weights-only reader runs nothing that a file contains."""
+    """What `write` wrote; ValueError for a file that is cut short, changed or of another kind than
+    `what`, which has these names. torch's weights-only reader runs nothing that it contains."""
     data = Path(path).read_bytes()
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
         raise ValueError(f"{path} is damaged, or not a file of this project: copy or make it anew")
@@ -484,8 +470,6 @@ def read_config(folder):
     for name, only in ONLY.items():
         if given.get(name, only[-1]) not in only:
             raise ValueError(f"{folder}: {name} = {given[name]!r} is not supported, only {only}")
-    if missing := NAMES.values() - given.keys():
-        raise ValueError(f"{folder}: config.json lacks {', '.join(sorted(missing))}")
     end = given.get("eos_token_id")
     config = GPTConfig(**{ours: given[theirs] for ours, theirs in NAMES.items()})
     return config, end[0] if isinstance(end, list) else end

@@ -52,7 +52,8 @@ def initial_embeddings(model, length, method, ids=None, generator=None) -> torch
     if method in ("text", "vocab"):
         if method == "vocab":
             ids = torch.randperm(V, generator=generator)  # (V,)
-        start = table[torch.as_tensor(ids).cpu().repeat(math.ceil(length / len(ids)))[:length]]  # (P, C)
+        ids = torch.as_tensor(ids).cpu().repeat(math.ceil(length / len(ids)))[:length]  # (P,)
+        start = table[ids]  # (P, C)
     else:
         start = torch.randn(length, C, generator=generator)  # (P, C)
     if method == "matched":

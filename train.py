@@ -3,11 +3,10 @@
     python train.py                 the main job: experiments on two jobs, a table, three pictures
     python train.py tune ...        train one soft prompt and save it
     python train.py generate ...    answer a text, or a file of texts, with saved prompts
-    python train.py plot            draw the pictures of the last main job again
+    python train.py plot            draw the pictures again
 
-Results of an experiment go to out/results.csv when it is done; a second start skips what is there.
-Letters (B, T, P, ...) as in model.py. An arm is one run of an experiment. Losses are in nats for
-each token of an answer, lengths in virtual tokens.
+An arm is one run of an experiment. Losses are in nats for each token of an answer, lengths in
+virtual tokens. Letters (B, T, P, ...) as in model.py.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean
 from typing import Callable, NamedTuple
 
 import tiktoken
@@ -41,6 +40,7 @@ import torch.nn.functional as F
 import softprompt
 from model import GPT, hub_folder, needs
 from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embeddings, prefill
+from tutorials.findings import chosen_length, draw, report
 
 # ------------------------------------------------------------------ sentences: docstrings on disk
 
@@ -68,7 +68,7 @@ def docstrings_in(file):
     warnings.simplefilter("ignore", SyntaxWarning)
     try:
         tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError):
+    except (SyntaxError, ValueError):
         return []  # a template, or written for another version of Python
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -86,15 +86,18 @@ def read_docstrings(out):
             return content["docstrings"]
     with ProcessPoolExecutor() as pool:
         parts = pool.map(docstrings_in, files, chunksize=32)
-        docstrings = [one for part in progress("reading docstrings", parts, len(files))
-                      for one in part if one[2]]
+        parts = list(progress("reading docstrings", parts, len(files)))
+    docstrings = [docstring for part in parts for docstring in part]
     if not docstrings:
-        raise ValueError(f"no docstrings found in {len(files)} source files of {LIBRARIES}: "
-                         "install the requirements with their .py files")
+        raise ValueError(f"no docstrings in {LIBRARIES}: install the requirements with .py files")
     cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.with_suffix(".part").write_text(json.dumps({"stamp": stamp, "docstrings": docstrings}))
-    cache.with_suffix(".part").replace(cache)
+    replace(cache, json.dumps({"stamp": stamp, "docstrings": docstrings}))
     return docstrings
+
+def replace(path, text):
+    """Write a text file as a whole: at any moment there is the old one or the new one."""
+    path.with_suffix(".part").write_text(text)
+    path.with_suffix(".part").replace(path)
 
 def hashed(text):
     """The SHA-256 of a text, to sort and split by: the same on every machine."""
@@ -143,32 +146,26 @@ def word(text):
     return text.strip(".,:;!?") or text
 
 JOBS = {
-    "library": Job(
-        lambda s: s.library,
-        ["Which library is this sentence from?", "Name the library that this comes from.",
-         "What library does this belong to?", "Say which library documents this."],
-        ["From which library was this sentence taken?", "Tell me the library of this text."]),
-    "kind": Job(
-        lambda s: s.kind,
-        ["Is this a class or a function?", "Class or function?",
-         "Does this describe a class or a function?", "Say whether this is a function or a class."],
-        ["Decide: is it a function or is it a class?",
-         "What is described, a class or a function?"]),
-    "first": Job(
-        lambda s: word(s.text.split()[0]),
-        ["Repeat the first word.", "What is the first word?", "Which word comes first?",
-         "Copy the first word of this sentence."],
-        ["Say the first word of the sentence again.", "Give the word that comes first here."]),
-    "last": Job(
-        lambda s: word(s.text.split()[-1]),
-        ["Repeat the last word.", "What is the last word?", "Which word comes last?",
-         "Copy the last word of this sentence."],
-        ["Say the last word of the sentence again.", "Give the word that comes last here."]),
-    "count": Job(
-        lambda s: str(len(s.text.split())),
-        ["How many words are there?", "Count the words.", "What is the number of words?",
-         "Say how many words this sentence has."],
-        ["Give the number of words in this sentence.", "How many words do you count here?"]),
+    "library": Job(lambda s: s.library, [
+        "Which library is this sentence from?", "Name the library that this comes from.",
+        "What library does this belong to?", "Say which library documents this."], [
+        "From which library was this sentence taken?", "Tell me the library of this text."]),
+    "kind": Job(lambda s: s.kind, [
+        "Is this a class or a function?", "Class or function?",
+        "Does this describe a class or a function?", "Say whether this is a function or a class."
+    ], ["Decide: is it a function or is it a class?", "What is described, a class or a function?"]),
+    "first": Job(lambda s: word(s.text.split()[0]), [
+        "Repeat the first word.", "What is the first word?", "Which word comes first?",
+        "Copy the first word of this sentence."], [
+        "Say the first word of the sentence again.", "Give the word that comes first here."]),
+    "last": Job(lambda s: word(s.text.split()[-1]), [
+        "Repeat the last word.", "What is the last word?", "Which word comes last?",
+        "Copy the last word of this sentence."], [
+        "Say the last word of the sentence again.", "Give the word that comes last here."]),
+    "count": Job(lambda s: str(len(s.text.split())), [
+        "How many words are there?", "Count the words.", "What is the number of words?",
+        "Say how many words this sentence has."], [
+        "Give the number of words in this sentence.", "How many words do you count here?"]),
 }
 
 class Start(NamedTuple):
@@ -176,8 +173,7 @@ class Start(NamedTuple):
 
     label: str
     colour: str  # of those that colour-blind readers tell apart (Okabe and Ito)
-    ids: Callable | None = None  # (tokenizer, job, generator) -> the ids of a text to start from;
-    # None: `initial_embeddings` knows the start by its name
+    ids: Callable | None = None  # (tokenizer, job, generator) -> ids; None: known by its name
 
 def shuffled(tok, job, generator):
     ids = tok.encode(job.unseen[0])
@@ -192,24 +188,14 @@ STARTS = {
     "matched": Start("matched Gaussian", "#CC79A7"),
     "normal": Start("N(0, 1)", "#D55E00"),
 }
-METHODS = {  # label, colour and marker in the pictures
-    "none": ("no prompt", "0.4", "X"),
-    "wording": ("English wordings", "#0072B2", "_"),
-    "unseen": ("untrained wordings", "#56B4E9", "_"),
-    "prompt": ("prompt tuning", "#009E73", "o-"),
-    "prefix": ("prefix tuning", "#E69F00", "s-"),
-    "lora": ("LoRA", "#CC79A7", "D"),
-    "full": ("all weights", "#D55E00", "*"),
-}
 KINDS = {"prompt": PromptTuning, "prefix": PrefixTuning}
 
 # ------------------------------------------------------------------ a file of one's own
 
 def read_pairs(path):
-    """[(text, answer)] of a .tsv, .csv or .jsonl file in UTF-8; empty lines are passed over.
-    A first row that names the columns text and answer is a header, and other columns may stand
-    beside them; without one there are just these two. A .tsv has no quotes. Raises ValueError with
-    the file and the line of what is wrong."""
+    """[(text, answer)] of a .tsv, .csv or .jsonl file in UTF-8; empty lines are passed over. A
+    first row that names the columns text and answer is a header; without one there are just these
+    two. A .tsv has no quotes. Raises ValueError with the file and the line of what is wrong."""
     path, pairs, line, names = Path(path), [], 0, None
     tab = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
     try:
@@ -221,19 +207,17 @@ def read_pairs(path):
             if path.suffix == ".jsonl":
                 row = json.loads(row)
             else:
-                line = rows.line_num
-                if names is None:
-                    header = [name.strip().lower() for name in row]
-                    names = header if {"text", "answer"} <= set(header) else ["text", "answer"]
-                    if names is header:
-                        continue
+                line, header = rows.line_num, [name.strip().lower() for name in row]
+                if names is None and {"text", "answer"} <= set(header):
+                    names = header
+                    continue
+                names = names or ["text", "answer"]
                 if len(row) != len(names):
                     raise ValueError(f"{len(row)} fields, not {len(names)}: {', '.join(names)}")
                 row = dict(zip(names, row))
-            pair = str(row.get("text", "")).strip(), str(row.get("answer", "")).strip()
-            if not all(pair):
+            pairs.append((str(row.get("text", "")).strip(), str(row.get("answer", "")).strip()))
+            if not all(pairs[-1]):
                 raise ValueError("the text or the answer is empty or missing")
-            pairs.append(pair)
     except UnicodeDecodeError as problem:
         line = problem.object.count(b"\n", 0, problem.start) + 1
         raise ValueError(f"{path}:{line}: this is not UTF-8: save the file as that") from problem
@@ -260,7 +244,7 @@ def read_data(settings):
         train = [pair for pair in train if split_of(pair[0]) == "train"]
     if len({answer for _, answer in train}) < 2 or not valid:
         raise ValueError(f"{settings.data}: {len(train)} rows to learn from and {len(valid)} to "
-                         "validate with, or one answer only: add rows, or give --valid FILE")
+                         "validate with: both must be there, and more than one answer")
     valid.sort(key=lambda pair: hashed(repr(pair)))  # mixed, so that the first are a fair sample
     return train, valid[:MAX_VALID]
 
@@ -345,21 +329,20 @@ class Settings:
     text: str = option("", "a sentence to answer", "generate")
 
 def say(text, end="\n", file=sys.stdout):
-    """Print in the place of the line of progress, where a terminal shows one."""
-    print(f"\r{text:79s}" if sys.stderr.isatty() else text, end=end, file=file, flush=True)
+    """Print over what is left of a line of progress."""
+    print(text.ljust(79), end=end, file=file, flush=True)
 
 def progress(title, steps, total=None):
     """Yield the steps; say on stderr what is going on, the share done and the time left. That is
     one line of a terminal, or in a file a line every ten seconds."""
-    total, tty, start_time = total or len(steps), sys.stderr.isatty(), time.time()
-    said_time = start_time
+    total, start_time = total or len(steps), time.time()
+    said_time, (pause, end) = start_time, (0.2, "\r") if sys.stderr.isatty() else (10, "\n")
     try:
         for done, step in enumerate(steps):
             now = time.time()
-            if done and now - said_time > (0.2 if tty else 10):
+            if done and now - said_time > pause:
                 left, said_time = clock((now - start_time) / done * (total - done)), now
-                say(f"{title}: {100 * done // total:3d} %, {left} left", "" if tty else "\n",
-                    sys.stderr)
+                say(f"{title}: {100 * done // total:3d} %, {left} left", end, sys.stderr)
             yield step
     finally:
         say(f"{title}: {clock(time.time() - start_time)} minutes", file=sys.stderr)
@@ -399,8 +382,7 @@ def learning_rate(model, method, share=0.3):
     rate has to be a fair share of the size of what it moves. A prompt stands among embeddings: it
     gets a share of their standard deviation. A prefix stands among keys and values, which are
     larger, and it acts in every layer at once: it gets 0.03. LoRA and the weights themselves get
-    what is usual. All four were the best, or close to it, of a grid tried by hand
-    (tutorials/RESULTS.md).
+    what is usual. All four were close to the best of a grid tried by hand (tutorials/RESULTS.md).
     """
     deviation = float(model.model.embed_tokens.weight.detach().float().std())
     rates = {"prompt": share * deviation, "prefix": 0.03, "lora": 3e-3, "full": 3e-4}
@@ -412,8 +394,7 @@ def score(model, past, rows, arms=1):
     `rows` are (question, answer), as many for each arm, arm after arm; row a of `past` (None: no
     prompt) goes before those of arm a. An answer is right where greedy decoding would give it.
     Rows of like length go through the model together, so that little is spent on padding; on a
-    CPU few at a time, which its cache can hold (1.4 times as fast as all at once, or more).
-    """
+    CPU few at a time, which its cache can hold."""
     each, device = len(rows) // arms, model.device
     past = (past or model.empty_past()).expand(arms)
     lengths, sums = (past.length // 32).tolist(), torch.zeros(3, arms, device=device)
@@ -463,8 +444,7 @@ def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title
     Each arm has its own examples (`size` a step of train[job], drawn by its seed), mean loss,
     gradient clipping and learning rate, so it learns exactly what it would learn alone.
     watch(step, past) is called before each step and after the last, and ends the training where
-    it returns True; past() is one row an arm. `title` names it on a line of progress.
-    """
+    it returns True; past() is one row an arm. `title` names it on a line of progress."""
     def prefill_all():
         return prefill([arm.soft for arm in arms], model, [arm.pinned for arm in arms])
 
@@ -506,14 +486,13 @@ class Results:
             row.update({name: number(row[name]) for name, number in NUMBERS.items()})
 
     def add(self, rows):
-        """All rows of an experiment, or in a crash none: the file is replaced as a whole."""
+        """All rows of an experiment, or in a crash none."""
         self.rows += [{**self.about, **row} for row in rows]
-        part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        part.replace(self.path)
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        replace(self.path, file.getvalue())
 
     def find(self, **match):
         match = {**self.about, **match}
@@ -688,182 +667,10 @@ def main_job(settings):
                 results.add(experiment(lab, job))
     if not results.find(experiment="prompts"):
         results.add(keep_prompts(lab, results, out))
-    report(results, model)
-    draw(results, out)
+    report(results, STARTS, sum(p.numel() for p in model.parameters()))
+    draw(results, out, STARTS)
     print(f"\nDone in {clock(time.time() - start_time)} minutes. Look at initialization.png, "
           f"length.png and methods.png in {out}/")
-
-# ------------------------------------------------------------------ what the results say
-
-def mean_se(values):
-    """The mean and its standard error; a single value shows no spread."""
-    return mean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-
-def chosen_length(results, job, method):
-    """The one-standard-error rule: the smallest length whose validation accuracy is within one
-    standard error of the best length's."""
-    accuracies = results.group("length", "accuracy", experiment="length", job=job, method=method,
-                               pinned="yes", split="valid")
-    best, error = max(mean_se(values) for values in accuracies.values())
-    return min(P for P, values in accuracies.items() if mean(values) >= best - error)
-
-class Race(NamedTuple):
-    """How fast each start learns a job."""
-
-    unprompted: float  # validation loss without a prompt
-    threshold: float  # 90 % of the way from there to the best mean loss that any start reaches
-    curves: dict  # start -> {step: losses of the seeds}
-    steps: dict  # start -> first step at the threshold for each seed, inf where it never gets there
-    ratios: dict  # start -> median steps / those of related text, and the ends of its 95 % interval
-
-def race(results, job):
-    match = dict(experiment="initialization", job=job, split="valid")
-    curves = {start: results.group("step", "loss", init=start, **match)
-              for start in results.group("init", "loss", **match)}
-    [none] = results.find(experiment="methods", job=job, method="none", split="valid")
-    best = min(mean(losses) for curve in curves.values() for losses in curve.values())
-    threshold = none["loss"] - 0.9 * (none["loss"] - best)
-    steps = {start: [next((step for step, loss in zip(curve, run) if loss <= threshold), math.inf)
-                     for run in zip(*curve.values())] for start, curve in curves.items()}
-
-    def ratio(a, b):  # there at once counts as one step, for a ratio to exist
-        return max(1, median(a)) / max(1, median(b))
-
-    gen, ratios = random.Random(0), {}
-    for start, values in steps.items():  # the bootstrap over seeds
-        draws = sorted(ratio(*(gen.choices(x, k=len(values)) for x in (values, steps["related"])))
-                       for _ in range(2000))
-        ratios[start] = ratio(values, steps["related"]), draws[50], draws[-51]
-    return Race(none["loss"], threshold, curves, steps, ratios)
-
-def tried(results, job):
-    """[(method, its wording or length, parameters, test accuracies)] of all that was tried."""
-    accuracies = defaultdict(list)
-    for row in results.find(job=job, split="test", experiment="methods"):
-        accuracies[row["method"], row["init"], row["parameters"]].append(row["accuracy"])
-    for row in results.find(job=job, split="test", experiment="length", pinned="yes"):
-        what = row["method"], f"{row['length']} virtual tokens", row["parameters"]
-        accuracies[what].append(row["accuracy"])
-    return [(*what, values) for what, values in accuracies.items()]
-
-def report(results, model):
-    """The numbers behind the pictures, as tables."""
-    total = sum(p.numel() for p in model.parameters())
-    for job in results.group("job", "step", experiment="initialization"):
-        found = race(results, job)
-        print(f"\n{job}: {found.unprompted:.2f} nats without a prompt, the threshold is "
-              f"{found.threshold:.2f}\nstart{'rate':>21s}  nats at 0  at the end  accuracy  "
-              "steps to threshold  x related text [95 %]")
-        for start, curve in found.curves.items():
-            rows = results.find(experiment="initialization", job=job, init=start, split="test")
-            losses, steps = [mean(values) for values in curve.values()], found.steps[start]
-            ratio, low, high = found.ratios[start]
-            print(f"{STARTS[start].label:18s}{rows[0]['lr']:8g}{losses[0]:11.2f}{losses[-1]:12.2f}"
-                  f"{mean(row['accuracy'] for row in rows):10.3f}{median(steps):8.0f} "
-                  f"({min(steps)} to {max(steps)}){ratio:15.1f} [{low:.1f}, {high:.1f}]")
-        print(f"{'method':60s}numbers   % of base   accuracy")
-        for method, what, numbers, values in tried(results, job):
-            center, error = mean_se(values)
-            print(f"{method:10s}{what:46s}{numbers:11d}{100 * numbers / total:12.3f}"
-                  f"{center:11.3f} +- {error:.3f}")
-        for method in KINDS:
-            print(f"{method} tuning: {chosen_length(results, job, method)} virtual tokens are "
-                  "within one standard error of the best length")
-
-# ------------------------------------------------------------------ pictures
-
-def draw(results, out):
-    """The three pictures, from the results alone."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 11, "axes.spines.top": False,
-                            "axes.spines.right": False, "figure.constrained_layout.use": True})
-    starts = results.group("init", "step", experiment="initialization")
-    jobs = results.group("job", "step", experiment="initialization")
-    for name, rows, draw_job, title in (
-            ("initialization", (3, 2), draw_race,
-             f"{len(starts)} places for a prompt to start from, and how soon it learns from there"),
-            ("length", (1, 1), draw_lengths, "How many virtual tokens a job wants"),
-            ("methods", (1.3,), draw_methods,
-             "A thousand trained numbers against a fine-tuned copy, on the same examples")):
-        figure, axes = pyplot.subplots(len(rows), len(jobs), squeeze=False, height_ratios=rows,
-                                       figsize=(4.4 * len(jobs), 3.5 * len(rows)))
-        for column, job in zip(axes.T, jobs):
-            draw_job(results, job, *column)
-        figure.suptitle(title)
-        figure.savefig(out / f"{name}.part.png", dpi=130)
-        (out / f"{name}.part.png").replace(out / f"{name}.png")
-        pyplot.close(figure)
-
-def draw_level(axis, y, text):
-    """A dashed line across, with its name on the left."""
-    axis.axhline(y, color="0.45", ls="--", lw=1)
-    axis.annotate(text, (0.02, y), (0, 2), xycoords=("axes fraction", "data"),
-                  textcoords="offset points", color="0.35", fontsize=9)
-
-def draw_race(results, job, top, low):
-    found = race(results, job)
-    end = max(max(curve) for curve in found.curves.values())
-    for i, (start, curve) in enumerate(found.curves.items()):
-        colour, arrived = STARTS[start].colour, [x for x in found.steps[start] if x < math.inf]
-        top.fill_between(list(curve), [min(losses) for losses in curve.values()],
-                         [max(losses) for losses in curve.values()], color=colour, alpha=0.15, lw=0)
-        top.plot(list(curve), [mean(losses) for losses in curve.values()], color=colour, lw=2)
-        low.plot(arrived, [-i] * len(arrived), "o", color=colour, alpha=0.5)
-        if arrived:
-            low.plot(median(arrived), -i, "|", color=colour, ms=20, mew=3)
-        if missed := len(found.steps[start]) - len(arrived):
-            low.text(end, -i, f"{missed} never", ha="right", va="center", color=colour)
-    draw_level(top, found.unprompted, "no prompt")
-    draw_level(top, found.threshold, "threshold")
-    first, last = median(found.steps["related"]), median(found.steps["normal"])
-    top.set(title=f"{job}: threshold after {first:g} steps from\nrelated text, {last:g} from "
-                  "N(0, 1)", xscale="symlog", xlim=(0, end), xlabel="training steps",
-            xticks=(ticks := [0, 1, 2, 5, 10, end]), xticklabels=ticks,
-            ylabel="validation loss, nats a token")
-    top.minorticks_off()
-    low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-0.5, None),
-            yticks=[-i for i in range(len(found.curves))], ylim=(0.6 - len(found.curves), 0.6),
-            yticklabels=[STARTS[start].label for start in found.curves])
-    for text, start in zip(low.get_yticklabels(), found.curves):
-        text.set(color=STARTS[start].colour, weight="bold")
-
-def draw_lengths(results, job, *axes):
-    levels = {method: max(values) for method, _, _, values in tried(results, job)}
-    wordings = [values[0] for method, _, _, values in tried(results, job) if method == "wording"]
-    ticks = list(results.group("length", "step", experiment="length"))
-    for axis, method in zip(axes, KINDS):
-        for pinned, colour, style, name in (("yes", "#0072B2", "o-", "pinned"),
-                                            ("no", "#D55E00", "s--", "sliding out of the window")):
-            lengths = results.group("length", "accuracy", experiment="length", job=job,
-                                    method=method, pinned=pinned, split="test")
-            for P, values in lengths.items():
-                axis.errorbar(P, *mean_se(values), fmt=style[0], color=colour, capsize=3)
-            axis.plot(list(lengths), [mean(x) for x in lengths.values()], style, color=colour,
-                      label=name)
-        draw_level(axis, max(wordings), "best English wording")
-        draw_level(axis, levels["none"], "no prompt")
-        P = chosen_length(results, job, method)
-        axis.axvspan(P / 1.12, P * 1.12, color="0.85", zorder=0)
-        axis.set(title=f"{job}, {method} tuning: {P} is within 1 SE of the best", xscale="log",
-                 ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy", xticks=ticks,
-                 xticklabels=ticks)
-        axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=9, loc=(0.02, 0.25))
-
-def draw_methods(results, job, axis):
-    for method, (label, colour, marker) in METHODS.items():
-        points = sorted((numbers, *mean_se(values))
-                        for name, _, numbers, values in tried(results, job) if name == method)
-        axis.errorbar(*zip(*points), fmt=marker, color=colour, capsize=3, label=label, mew=2,
-                      ms=5 if marker.endswith("-") else 10)
-    axis.set(title=f"job: {job}", ylim=(0, 1.05), xlabel="trained numbers", ylabel="test accuracy")
-    axis.set_xscale("symlog", linthresh=100)
-    axis.set_xlim(-20, 3e6)
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
 
 def plot(settings):
     """Draw the pictures of the last main job again."""
@@ -871,7 +678,7 @@ def plot(settings):
     finished = [row for row in Results(path, "", "").rows if row["experiment"] == "prompts"]
     if not finished:
         raise ValueError(f"no finished main job in {path}: run `python train.py` first")
-    draw(Results(path, finished[-1]["plan"], finished[-1]["base"]), path.parent)
+    draw(Results(path, finished[-1]["plan"], finished[-1]["base"]), path.parent, STARTS)
     print(f"drew initialization.png, length.png and methods.png in {settings.out}/")
 
 # ------------------------------------------------------------------ one prompt: tune and generate
@@ -902,8 +709,7 @@ def judge(model, tok, past, rows, answers=()):
     """(loss in nats a token, share answered exactly, share right when choosing among `answers`).
 
     The chosen answer is the one that the model finds likeliest as a whole. Each question goes
-    through the model once; its answers go behind the past that it leaves.
-    """
+    through the model once; its answers go behind the past that it leaves."""
     choices = [tok.encode(f" {answer}") + [tok.end] for answer in answers]
     rows, sums, right = sorted(rows, key=lambda row: len(row[0])), torch.zeros(3), 0
     size = max(1, 64 // max(4, len(choices)))  # so that 64 rows of answers are in memory at most
@@ -953,8 +759,7 @@ def tune(settings):
     """Train one soft prompt on a job or on own data; what needs no training stands beside it.
 
     The best vectors so far are saved each time the validation loss gets better: stopped at any
-    moment, it leaves a valid prompt, and `--init FILE` goes on from there.
-    """
+    moment, it leaves a valid prompt, and `--init FILE` goes on from there."""
     steps = settings.steps
     if steps < 1 or not 0 <= settings.lr < math.inf:
         raise ValueError(f"--steps {steps} --lr {settings.lr}: give at least 1 step, and a rate")

@@ -380,8 +380,8 @@ def learning_rate(model, method, share=0.3):
 
     AdamW moves each number by about the rate in every step, however small the gradient is. So the
     rate has to be a fair share of the size of what it moves. A prompt stands among embeddings: it
-    gets a share of their standard deviation. A prefix stands among keys and values, which are
-    larger, and it acts in every layer at once: it gets 0.03. LoRA and the weights themselves get
+    gets a share of their standard deviation. A prefix stands among keys and values, whose size does
+    not follow the embeddings', and in every layer at once: it gets 0.03. LoRA and the weights get
     what is usual. All four were close to the best of a grid tried by hand (tutorials/RESULTS.md).
     """
     deviation = float(model.model.embed_tokens.weight.detach().float().std())

@@ -20,6 +20,7 @@ import math
 import os
 import random
 import re
+import string
 import sys
 import sysconfig
 import time
@@ -135,15 +136,17 @@ class Job(NamedTuple):
     """What is asked of a sentence. To add a job, add an entry to JOBS."""
 
     answer: Callable[[Sentence], str]
-    wordings: list[str]  # the base learned the job from these
+    wordings: list[str]  # the base learned the job from these; none: it never practised the job
     unseen: list[str]  # the base never saw these; the first is where "related text" starts
 
     def pairs(self, sentences):
         """[(text, answer)], which is what everything trains on."""
         return [(sentence.text, self.answer(sentence)) for sentence in sentences]
 
-def word(text):
-    return text.strip(".,:;!?") or text
+def word(sentence, place):
+    """The first (0), second (1), ... or last (-1) word without the signs around it."""
+    text = sentence.text.split()[place]
+    return text.strip(string.punctuation) or text
 
 JOBS = {
     "library": Job(lambda s: s.library, [
@@ -154,39 +157,65 @@ JOBS = {
         "Is this a class or a function?", "Class or function?",
         "Does this describe a class or a function?", "Say whether this is a function or a class."
     ], ["Decide: is it a function or is it a class?", "What is described, a class or a function?"]),
-    "first": Job(lambda s: word(s.text.split()[0]), [
-        "Repeat the first word.", "What is the first word?", "Which word comes first?",
-        "Copy the first word of this sentence."], [
-        "Say the first word of the sentence again.", "Give the word that comes first here."]),
-    "last": Job(lambda s: word(s.text.split()[-1]), [
-        "Repeat the last word.", "What is the last word?", "Which word comes last?",
-        "Copy the last word of this sentence."], [
-        "Say the last word of the sentence again.", "Give the word that comes last here."]),
     "count": Job(lambda s: str(len(s.text.split())), [
         "How many words are there?", "Count the words.", "What is the number of words?",
         "Say how many words this sentence has."], [
         "Give the number of words in this sentence.", "How many words do you count here?"]),
+    "before-last": Job(lambda s: word(s, -2), [], [
+        "Repeat the word before the last.", "What is the word before the last word?",
+        "Copy the word before the last word.", "Say the last word but one again."]),
 }
+# A grid: every operation on every word. The base practised each operation and each place, but never
+# the pairs in HELD_OUT: of three operations one each, at three places, and none at the first word.
+OPERATIONS = {
+    "repeat": (lambda w: w, ["Repeat the {} word.", "What is the {} word?",
+                             "Copy the {} word of this sentence.", "Say the {} word again."]),
+    "first-letter": (lambda w: w[0], [
+        "What is the first letter of the {} word?", "Name the first letter of the {} word.",
+        "Which letter does the {} word begin with?", "Say how the {} word begins."]),
+    "last-letter": (lambda w: w[-1], [
+        "What is the last letter of the {} word?", "Name the last letter of the {} word.",
+        "Which letter does the {} word end with?", "Say how the {} word ends."]),
+    "letters": (lambda w: str(len(w)), [
+        "How many letters has the {} word?", "Count the letters of the {} word.",
+        "What is the length of the {} word?", "Say how long the {} word is."]),
+}
+PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
+HELD_OUT = ("repeat-second", "first-letter-last", "letters-third")
+for operation, (apply, wordings) in OPERATIONS.items():
+    for place in PLACES:
+        job, texts = f"{operation}-{place}", [wording.format(place) for wording in wordings]
+        JOBS[job] = Job(lambda s, apply=apply, n=PLACES[place]: apply(word(s, n)),
+                        [] if job in HELD_OUT else texts, texts if job in HELD_OUT else [])
 
 class Start(NamedTuple):
     """Where a prompt starts. To add a start, add an entry to STARTS."""
 
     label: str
     colour: str  # of those that colour-blind readers tell apart (Okabe and Ito)
-    ids: Callable | None = None  # (tokenizer, job, generator) -> ids; None: known by its name
+    make: Callable  # (lab, job) -> ids of a text, or the name of a method of `initial_embeddings`
+    rate_of: str | None = None  # takes the learning rate of this start; None: tunes its own
 
-def shuffled(tok, job, generator):
-    ids = tok.encode(job.unseen[0])
-    return [ids[i] for i in torch.randperm(len(ids), generator=generator)]
+def answers_of(lab, job):
+    """The commonest answers as one text: the class labels of Lester et al. 2021."""
+    counts = Counter(answer for _, answer in JOBS[job].pairs(lab.data["train"]))
+    return lab.tok.encode("".join(f" {answer}" for answer, _ in counts.most_common(16)))
+
+def wording_of(lab, job):
+    """English for the job that the base never saw."""
+    return lab.tok.encode((JOBS[job].unseen or JOBS[job].wordings)[0])
 
 UNRELATED = "The night train to the coast was late again, and it had begun to rain."
 STARTS = {
-    "related": Start("related text", "#0072B2", lambda tok, job, _: tok.encode(job.unseen[0])),
-    "shuffled": Start("shuffled", "#56B4E9", shuffled),
-    "unrelated": Start("unrelated text", "#009E73", lambda tok, job, _: tok.encode(UNRELATED)),
-    "vocab": Start("sampled tokens", "#E69F00"),
-    "matched": Start("matched Gaussian", "#CC79A7"),
-    "normal": Start("N(0, 1)", "#D55E00"),
+    "related": Start("related text", "#0072B2", wording_of),
+    "labels": Start("the answers", "#56B4E9", answers_of),
+    "other": Start("text of another job", "#009E73", lambda lab, job: wording_of(lab, "kind")),
+    "unrelated": Start("unrelated text", "0.5", lambda lab, job: lab.tok.encode(UNRELATED)),
+    "vocab": Start("sampled tokens", "#E69F00", lambda lab, job: "vocab"),
+    "matched": Start("matched Gaussian", "#CC79A7", lambda lab, job: "matched"),
+    "normal": Start("N(0, 1)", "#D55E00", lambda lab, job: "normal"),
+    "normal-same-rate": Start("N(0, 1) at text's rate", "#000000", lambda lab, job: "normal",
+                              "related"),
 }
 KINDS = {"prompt": PromptTuning, "prefix": PrefixTuning}
 
@@ -385,7 +414,7 @@ def learning_rate(model, method, share=0.3):
     what is usual. All four were close to the best of a grid tried by hand (tutorials/RESULTS.md).
     """
     deviation = float(model.model.embed_tokens.weight.detach().float().std())
-    rates = {"prompt": share * deviation, "prefix": 0.03, "lora": 3e-3, "full": 3e-4}
+    rates = {"prompt": share * deviation, "prefix": 0.1 * share, "lora": 3e-3, "full": 3e-4}
     return float(f"{rates[method]:.2g}")
 
 def score(model, past, rows, arms=1):
@@ -467,9 +496,9 @@ def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title
 # ------------------------------------------------------------------ the main job: results
 
 NUMBERS = {"length": int, "lr": float, "seed": int, "step": int, "loss": float, "accuracy": float,
-           "parameters": int}
+           "parameters": int, "filler": int}
 COLUMNS = ("plan base experiment job method init length pinned lr seed step split loss accuracy "
-           "parameters").split()
+           "parameters filler").split()
 
 class Results:
     """out/results.csv: a row for every measurement, written when its experiment is done.
@@ -477,6 +506,8 @@ class Results:
 
     def __init__(self, path, plan, base):
         self.path, self.about, self.rows = Path(path), {"plan": plan, "base": base}, []
+        self.n_test = QUICK.test if plan == "quick" else Plan().test
+        self.n_valid = self.n_test // 2
         if self.path.exists():
             with open(path, newline="") as file:
                 self.rows = list(csv.DictReader(file))
@@ -508,29 +539,40 @@ class Results:
 # ------------------------------------------------------------------ the main job: experiments
 
 class Plan(NamedTuple):
-    """How much the main job does."""
+    """How much the main job does. The first job is one that the base practised, the second is new
+    to it, and the last one, which only the methods try, lies outside of all that it practised."""
 
     name: str = "full"
-    jobs: tuple = ("library", "count")
+    jobs: tuple = ("library", "first-letter-last")
+    outside: tuple = ("before-last",)
     starts: tuple = tuple(STARTS)
-    shares: tuple = (0.1, 0.3, 1.0, 3.0)  # the rates that each start tries, see learning_rate
+    shares: tuple = (0.3, 1.0, 3.0)  # the rates that each start tries, see learning_rate
     seeds: int = 5  # of the initialization experiment
+    start_length: int = 16
     lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
-    length_seeds: int = 3  # of everything else
+    rated: tuple = (1, 16, 100)  # lengths that try the rates; others take that of the nearest
+    length_seeds: int = 2  # of everything else
+    fillers: tuple = (0, 16, 32, 48, 64, 96, 128, 160, 192)  # tokens between prompt and text
     steps: int = 30
-    size: int = 8  # sentences a step
+    new_steps: int = 100  # for a job that the base never practised
+    size: int = 16  # sentences a step
     valid: int = 48  # sentences of the validation curves
     test: int = 240  # sentences of the final numbers; half as many to choose a length by
 
-QUICK = Plan("quick", ("library",), ("related", "vocab", "normal"), (0.3, 1.0), 1, (1, 8, 64), 1,
-             steps=24, test=160)
-WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30)  # steps with a validation
+QUICK = Plan("quick", outside=(), starts=("related", "vocab", "normal"), shares=(1.0,), seeds=1,
+             lengths=(1, 8, 64), rated=(), length_seeds=1, fillers=(0, 64, 128), steps=15,
+             new_steps=40, size=8, test=120)
+WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)  # validated steps
 
 class Lab:
     """The base and the data, and how every experiment trains and measures with them."""
 
     def __init__(self, model, tok, data, plan=Plan()):
         self.model, self.tok, self.data, self.plan, self.cache = model, tok, data, plan, {}
+
+    def steps(self, job):
+        """How long a job is trained: a new one needs more."""
+        return self.plan.steps if JOBS[job].wordings else self.plan.new_steps
 
     def rows(self, job, split, n=None, wording=""):
         """The first n sentences of a split as rows of ids, behind a wording."""
@@ -542,9 +584,10 @@ class Lab:
 
     def start(self, job, name, length, seed):
         """The embeddings of a start in STARTS, (P, C)."""
-        generator, ids = torch.Generator().manual_seed(seed), STARTS[name].ids
-        ids = ids and ids(self.tok, JOBS[job], generator)
-        return initial_embeddings(self.model, length, "text" if ids else name, ids, generator)
+        made, ids = STARTS[name].make(self, job), None
+        method, ids = (made, None) if isinstance(made, str) else ("text", made)
+        generator = torch.Generator().manual_seed(seed)
+        return initial_embeddings(self.model, length, method, ids, generator)
 
     def arm(self, experiment, job, method, init, length, seed, lr=None, pinned=None):
         """A prompt or a prefix at its start."""
@@ -553,9 +596,14 @@ class Lab:
                      pinned="no" if pinned == 0 else "yes")
         return Arm(soft, job, lr or learning_rate(self.model, method), seed, pinned, facts)
 
-    def measure(self, arms, past, step, split, n, wording="", model=None):
-        """Rows of results: how each arm does on the first n sentences of a split."""
+    def measure(self, arms, past, step, split, n, wording="", model=None, filler=0):
+        """Rows of results: how each arm does on the first n sentences of a split, with so many
+        tokens of other sentences before each."""
         rows = [row for arm in arms for row in self.rows(arm.job, split, n, wording)]
+        if filler:
+            other = "\n" + "\n".join(sentence.text for sentence in self.data["valid"][-40:])
+            other = self.tok.encode(other)[:filler]
+            rows = [(other + question, answer) for question, answer in rows]
         with torch.inference_mode():
             sums = score(model or self.model, past, rows, len(arms)).T.tolist()
         measured = []
@@ -564,23 +612,38 @@ class Lab:
             measured.append({"init": "", "length": 0, "pinned": "", **arm.facts, "job": arm.job,
                              "lr": arm.lr, "seed": arm.seed, "step": step, "split": split,
                              "loss": round(nats / tokens, 4), "parameters": numbers,
-                             "accuracy": round(right * len(arms) / len(rows), 4)})
+                             "accuracy": round(right * len(arms) / len(rows), 4),
+                             "filler": filler})
         return measured
 
-    def run(self, title, arms, steps=None, watch=(), model=None, past=None):
-        """Train the arms as one batch; return the rows of results."""
-        plan, model, measured = self.plan, model or self.model, []
-        steps, n = steps or plan.steps, plan.valid if watch else plan.test // 2
+    def run(self, title, arms, watch=(), model=None, past=None, tuning=False):
+        """Train the arms, all of one job, as one batch; return the rows of results. Where rates
+        are tuned, for half as long, and nobody reads the test."""
+        plan, model, measured, job = self.plan, model or self.model, [], arms[0].job
+        steps, n = self.steps(job) // (2 if tuning else 1), plan.valid if watch else plan.test // 2
 
         def each_step(step, past):
             if step in watch or step == steps:
                 measured.extend(self.measure(arms, past(), step, "valid", n, model=model))
-            if step == steps == plan.steps:  # nobody reads the test of a shorter run
+            if step == steps and not tuning:
                 measured.extend(self.measure(arms, past(), step, "test", plan.test, model=model))
 
-        train = {arm.job: self.rows(arm.job, "train") for arm in arms}
-        fit(model, arms, train, steps, plan.size, each_step, past, title=title)
+        train = {job: self.rows(job, "train")}
+        fit(model, arms, train, steps, plan.size, each_step, past, title=f"{job}, {title}")
         return measured
+
+    def best_rates(self, job, method, choices):
+        """{(start, length): the rate with the lowest validation loss}, on a seed of its own."""
+        rates = [learning_rate(self.model, method, share) for share in self.plan.shares]
+        arms = [self.arm("tuning", job, method, start, P, 1000, lr)
+                for start, P in choices for lr in rates]
+        if len(rates) * len(choices) <= len(choices):
+            return {choice: rates[0] for choice in choices}
+        losses = defaultdict(list)
+        for row in self.run(f"{method}: rates", arms, WATCH[2::3], tuning=True):
+            losses[row["init"], row["length"], row["lr"]].append(row["loss"])
+        return {(start, P): min(rates, key=lambda lr: mean(losses[start, P, lr]))
+                for start, P in choices}
 
 def add_lora(model, rank=4):
     """LoRA (Hu et al. 2021, arXiv 2106.09685): every attention projection W of the model becomes
@@ -594,64 +657,89 @@ def add_lora(model, rank=4):
     return learned.to(model.device)
 
 def compare_methods(lab, job):
-    """The frozen base without a prompt and with every wording; LoRA and all weights, trained."""
+    """No training: always the commonest answer, no prompt, every wording. Then LoRA and all
+    weights; on a job outside of the others, prompt and prefix as well."""
     plan, rows, texts = lab.plan, [], [("none", "")]
-    texts += [("wording", text) for text in JOBS[job].wordings]
-    texts += [("unseen", text) for text in JOBS[job].unseen]
+    texts += [("wording", text) for text in JOBS[job].wordings + JOBS[job].unseen]
     for method, text in texts:
         arm = Arm(None, job, facts=dict(experiment="methods", method=method, init=text))
-        rows += lab.measure([arm], None, 0, "valid", plan.valid, text)
+        rows += lab.measure([arm], None, 0, "valid", plan.test // 2, text)
         rows += lab.measure([arm], None, 0, "test", plan.test, text)
+    answers = [answer for _, answer in JOBS[job].pairs(lab.data["test"][: plan.test])]
+    common, count = Counter(answers).most_common(1)[0]
+    rows.append({**rows[1], "method": "always", "init": common, "accuracy": count / len(answers)})
     for method in ("lora", "full"):
         for seed in range(plan.length_seeds):
             torch.manual_seed(seed)
             model, facts = deepcopy(lab.model), dict(experiment="methods", method=method)
             weights = add_lora(model) if method == "lora" else model.requires_grad_(True)
             arm = Arm(weights, job, learning_rate(model, method), seed, facts=facts)
-            rows += lab.run(f"{job}, {method} {seed + 1}", [arm], model=model, past=lambda: None)
+            rows += lab.run(f"{method} {seed + 1}", [arm], model=model, past=lambda: None)
+    if job in plan.outside:
+        for method in KINDS:
+            arms = [lab.arm("methods", job, method, "vocab", P, seed)
+                    for P in plan.lengths for seed in range(plan.length_seeds)]
+            rows += lab.run(method, arms)
     return rows
 
 def compare_starts(lab, job):
     """Every start with its own learning rate, tuned on a seed of its own."""
-    plan, P, losses = lab.plan, len(lab.tok.encode(JOBS[job].unseen[0])), defaultdict(list)
-    rates = [learning_rate(lab.model, "prompt", share) for share in plan.shares]
-    arms = [lab.arm("tuning", job, "prompt", start, P, 1000, lr)
-            for start in plan.starts for lr in rates]
-    rows = lab.run(f"{job}, learning rates", arms, plan.steps // 2, WATCH[2::3])
-    for row in rows:
-        losses[row["init"], row["lr"]].append(row["loss"])
-    arms = []
-    for start in plan.starts:
-        lr = min(rates, key=lambda lr: mean(losses[start, lr]))
-        arms += [lab.arm("initialization", job, "prompt", start, P, seed, lr)
-                 for seed in range(plan.seeds)]
-    return rows + lab.run(f"{job}, initialization", arms, watch=WATCH)
+    plan, P = lab.plan, lab.plan.start_length
+    own = [(start, P) for start in plan.starts if not STARTS[start].rate_of]
+    rates = lab.best_rates(job, "prompt", own)
+    arms = [lab.arm("initialization", job, "prompt", start, P, seed,
+                    rates[STARTS[start].rate_of or start, P])
+            for start in plan.starts for seed in range(plan.seeds)]
+    return lab.run("initialization", arms, WATCH)
 
 def compare_lengths(lab, job):
-    """Prompt and prefix of 1 to 100 vectors, pinned; where the window cuts, sliding as well."""
-    arms, window = [], lab.model.config.window or math.inf
+    """Prompt and prefix of 1 to 100 vectors, pinned; where the window cuts, sliding as well. The
+    rate is tuned at three lengths, and the others take that of the nearest."""
+    plan, rows = lab.plan, []
     for method in KINDS:
-        for P in lab.plan.lengths:
-            for pinned in (None, 0) if P >= window else (None,):
-                arms += [lab.arm("length", job, method, "vocab", P, seed, pinned=pinned)
-                         for seed in range(lab.plan.length_seeds)]
-    return lab.run(f"{job}, length", arms)
+        rated = plan.rated or plan.lengths[:1]
+        rates, arms = lab.best_rates(job, method, [("vocab", P) for P in rated]), []
+        for P in plan.lengths:
+            nearest = min(rated, key=lambda other: abs(math.log(other / P)))
+            for pinned in (None, 0) if P >= lab.model.config.window else (None,):
+                arms += [lab.arm("length", job, method, "vocab", P, seed,
+                                 rates["vocab", nearest], pinned)
+                         for seed in range(plan.length_seeds)]
+        rows += lab.run(f"{method}: length", arms)
+    return rows
 
-def keep_prompts(lab, results, out):
-    """Save one prompt for each job as out/JOB.pt: of the length chosen, the best of three seeds."""
-    P, fingerprint = chosen_length(results, lab.plan.jobs[0], "prompt"), lab.model.fingerprint()
-    arms = [lab.arm("prompts", job, "prompt", "related", P, seed)
-            for job in (JOBS if lab.plan.name == "full" else lab.plan.jobs) for seed in range(3)]
-    rows = lab.run("a prompt for each job", arms)
-    loss = {(row["job"], row["seed"]): row["loss"] for row in rows if row["split"] == "valid"}
-    for arm in arms:
-        if loss[arm.job, arm.seed] == min(loss[arm.job, seed] for seed in range(3)):
-            softprompt.save(arm.soft, out / f"{arm.job}.pt", lab.model, fingerprint=fingerprint,
-                            job=arm.job, init="related", steps=lab.plan.steps)
+def compare_distances(lab, job):
+    """A prompt trained right before the text, and English, with other text between: pinned, and
+    sliding out of the window."""
+    plan, rows = lab.plan, []
+    arms = [lab.arm("distance", job, "prompt", "related", plan.start_length, seed)
+            for seed in range(plan.length_seeds)]
+    lab.run("distance", arms)
+    ids = wording_of(lab, job)
+    english = PromptTuning(initial_embeddings(lab.model, len(ids), "text", ids))
+    arms.append(Arm(english, job, facts=dict(experiment="distance", method="wording",
+                                             init="related", length=len(ids))))
+    for pinned, shown in ((None, "yes"), (0, "no")):
+        with torch.inference_mode():
+            past = prefill([arm.soft for arm in arms], lab.model, pinned)
+        for filler in plan.fillers:
+            measured = lab.measure(arms, past, 0, "test", plan.test // 2, filler=filler)
+            rows += [{**row, "pinned": shown} for row in measured]
+    return rows
+
+def keep_prompts(lab, job, results, out):
+    """Save a prompt of the length chosen as out/JOB.pt: the best of three seeds by validation."""
+    P = chosen_length(results, job, "prompt")
+    arms = [lab.arm("prompts", job, "prompt", "related", P, seed) for seed in range(3)]
+    rows = lab.run("a prompt to keep", arms)
+    losses = [row["loss"] for row in rows if row["split"] == "valid"]
+    best = arms[losses.index(min(losses))]
+    softprompt.save(best.soft, out / f"{job}.pt", lab.model, job=job, init="related",
+                    steps=lab.steps(job))
     return rows
 
 EXPERIMENTS = {"methods": compare_methods, "initialization": compare_starts,
-               "length": compare_lengths}
+               "length": compare_lengths, "distance": compare_distances}
 
 def main_job(settings):
     """All experiments on all jobs of the plan; then table, pictures and prompts."""
@@ -665,8 +753,12 @@ def main_job(settings):
         for name, experiment in EXPERIMENTS.items():
             if not results.find(experiment=name, job=job):
                 results.add(experiment(lab, job))
-    if not results.find(experiment="prompts"):
-        results.add(keep_prompts(lab, results, out))
+    for job in plan.outside:
+        if not results.find(experiment="methods", job=job):
+            results.add(compare_methods(lab, job))
+    for job in plan.jobs:
+        if not results.find(experiment="prompts", job=job):
+            results.add(keep_prompts(lab, job, results, out))
     report(results, STARTS, sum(p.numel() for p in model.parameters()))
     draw(results, out, STARTS)
     print(f"\nDone in {clock(time.time() - start_time)} minutes. Look at initialization.png, "
@@ -742,7 +834,9 @@ def compare(model, tok, pairs, commonest, answers, candidates):
 
 def starting_prompt(model, tok, settings):
     """The soft prompt that `tune` begins with: at one of the INITIALIZATIONS, or a saved one."""
-    if settings.init not in INITIALIZATIONS and Path(settings.init).is_file():
+    if settings.init not in INITIALIZATIONS:
+        if not Path(settings.init).is_file():
+            raise ValueError(f"--init {settings.init}: no such file, and none of {INITIALIZATIONS}")
         soft = softprompt.load(settings.init, model)
         if soft.kind != settings.method:
             raise ValueError(f"{settings.init} is a {soft.kind}: give --method {soft.kind}")

@@ -9,20 +9,36 @@ import math
 import random
 from collections import defaultdict
 from functools import partial
-from statistics import mean, median, stdev
+from statistics import mean, median, variance
 from typing import NamedTuple
 
-def mean_se(values):
-    """The mean and its standard error; a single value shows no spread."""
-    return mean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+ERROR = "± one standard error: the spread of the seeds, and of the test sentences as a sample"
+
+def mean_error(values, n):
+    """The mean accuracy, and its standard error over seeds and over n test sentences."""
+    p = mean(values)
+    seeds = variance(values) / len(values) if len(values) > 1 else 0.0
+    return p, (seeds + p * (1 - p) / n) ** 0.5
 
 def chosen_length(results, job, method):
     """The one-standard-error rule: the smallest length whose validation accuracy is within one
     standard error of the best length's."""
     accuracies = results.group("length", "accuracy", experiment="length", job=job, method=method,
                                pinned="yes", split="valid")
-    best, error = max(mean_se(values) for values in accuracies.values())
+    best, error = max(mean_error(values, results.n_valid) for values in accuracies.values())
     return min(P for P, values in accuracies.items() if mean(values) >= best - error)
+
+def best_wording(results, job):
+    """The English with the best validation accuracy, and its test accuracy."""
+    valid = results.find(experiment="methods", job=job, method="wording", split="valid")
+    text = max(valid, key=lambda row: row["accuracy"])["init"]
+    [test] = results.find(experiment="methods", job=job, method="wording", split="test", init=text)
+    return text, test["accuracy"]
+
+def accuracy_of(results, job, method):
+    """The test accuracy of what needs no training: "none" or "always"."""
+    [row] = results.find(experiment="methods", job=job, method=method, split="test")
+    return row["accuracy"]
 
 class Race(NamedTuple):
     """How fast each start learns a job."""
@@ -44,7 +60,7 @@ def race(results, job):
                      for run in zip(*curve.values())] for start, curve in curves.items()}
 
     def ratio(a, b):  # there at once counts as one step, for a ratio to exist
-        return max(1, median(a)) / max(1, median(b))
+        return max(1, median(a)) / max(1, median(b)) if median(b) < math.inf else math.nan
 
     gen, ratios = random.Random(0), {}
     for start, values in steps.items():  # the bootstrap over seeds
@@ -56,11 +72,11 @@ def race(results, job):
 def tried(results, job):
     """[(method, its wording or length, parameters, test accuracies)] of all that was tried."""
     accuracies = defaultdict(list)
-    for row in results.find(job=job, split="test", experiment="methods"):
-        accuracies[row["method"], row["init"], row["parameters"]].append(row["accuracy"])
-    for row in results.find(job=job, split="test", experiment="length", pinned="yes"):
-        what = row["method"], f"{row['length']} virtual tokens", row["parameters"]
-        accuracies[what].append(row["accuracy"])
+    for row in results.find(job=job, split="test"):
+        methods, length = row["experiment"] == "methods", row["experiment"] == "length"
+        if methods or length and row["pinned"] == "yes":
+            what = f"{row['length']} virtual tokens" if row["length"] else row["init"]
+            accuracies[row["method"], what, row["parameters"]].append(row["accuracy"])
     return [(*what, values) for what, values in accuracies.items()]
 
 def report(results, starts, total):
@@ -68,30 +84,41 @@ def report(results, starts, total):
     for job in results.group("job", "step", experiment="initialization"):
         found = race(results, job)
         print(f"\n{job}: {found.unprompted:.2f} nats without a prompt, the threshold is "
-              f"{found.threshold:.2f}\nstart{'rate':>21s}  nats at 0  at the end  accuracy  "
+              f"{found.threshold:.2f}\nstart{'rate':>24s}  nats at 0  at the end  accuracy  "
               "steps to threshold  x related text [95 %]")
         for start, curve in found.curves.items():
             rows = results.find(experiment="initialization", job=job, init=start, split="test")
             losses, steps = [mean(values) for values in curve.values()], found.steps[start]
             ratio, low, high = found.ratios[start]
-            print(f"{starts[start].label:18s}{rows[0]['lr']:8g}{losses[0]:11.2f}{losses[-1]:12.2f}"
+            print(f"{starts[start].label:22s}{rows[0]['lr']:7g}{losses[0]:11.2f}{losses[-1]:12.2f}"
                   f"{mean(row['accuracy'] for row in rows):10.3f}{median(steps):8.0f} "
                   f"({min(steps)} to {max(steps)}){ratio:15.1f} [{low:.1f}, {high:.1f}]")
-        print(f"{'method':60s}numbers   % of base   accuracy")
-        for method, what, numbers, values in tried(results, job):
-            center, error = mean_se(values)
-            print(f"{method:10s}{what:46s}{numbers:11d}{100 * numbers / total:12.3f}"
-                  f"{center:11.3f} +- {error:.3f}")
         for method in ("prompt", "prefix"):
             print(f"{method} tuning: {chosen_length(results, job, method)} virtual tokens are "
                   "within one standard error of the best length")
+    for job in results.group("job", "step", experiment="methods"):
+        print(f"\n{job:60s}numbers   % of base   accuracy")
+        for method, what, numbers, values in tried(results, job):
+            center, error = mean_error(values, results.n_test)
+            print(f"{method:10s}{what:46s}{numbers:11d}{100 * numbers / total:12.3f}"
+                  f"{center:11.3f} ± {error:.3f}")
+    print(ERROR)
+    for job in results.group("job", "step", experiment="distance"):
+        fillers = results.group("filler", "accuracy", experiment="distance", job=job)
+        print(f"\n{job:36s}", *(f"{filler:6d}" for filler in fillers), " tokens between")
+        for method in ("prompt", "wording"):
+            for pinned, shown in (("yes", "pinned"), ("no", "sliding")):
+                values = results.group("filler", "accuracy", experiment="distance", job=job,
+                                       method=method, pinned=pinned)
+                print(f"{METHODS[method][0] + ', ' + shown:36s}",
+                      *(f"{mean(x):6.3f}" for x in values.values()))
 
 # ------------------------------------------------------------------ pictures
 
 METHODS = {  # label, colour and marker
-    "none": ("no prompt", "0.4", "X"),
+    "always": ("commonest answer", "0.6", "_"),
+    "none": ("no prompt", "0.3", "X"),
     "wording": ("English wordings", "#0072B2", "_"),
-    "unseen": ("untrained wordings", "#56B4E9", "_"),
     "prompt": ("prompt tuning", "#009E73", "o-"),
     "prefix": ("prefix tuning", "#E69F00", "s-"),
     "lora": ("LoRA", "#CC79A7", "D"),
@@ -99,7 +126,7 @@ METHODS = {  # label, colour and marker
 }
 
 def draw(results, out, starts):
-    """The three pictures, from the results alone."""
+    """The four pictures, from the results alone."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -107,14 +134,17 @@ def draw(results, out, starts):
 
     pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 11, "axes.spines.top": False,
                             "axes.spines.right": False, "figure.constrained_layout.use": True})
-    raced = results.group("init", "step", experiment="initialization")
-    jobs = results.group("job", "step", experiment="initialization")
-    for name, rows, draw_job, title in (
-            ("initialization", (3, 2), partial(draw_race, starts),
-             f"{len(raced)} places for a prompt to start from, and how soon it learns from there"),
-            ("length", (1, 1), draw_lengths, "How many virtual tokens a job wants"),
-            ("methods", (1.3,), draw_methods,
-             "A thousand trained numbers against a fine-tuned copy, on the same examples")):
+    raced = list(results.group("job", "step", experiment="initialization"))
+    every = list(results.group("job", "step", experiment="methods"))
+    for name, jobs, rows, draw_job, title in (
+            ("initialization", raced, (3, 2), partial(draw_race, starts),
+             "Left: a job the base practised. Right: a job that is new to it."),
+            ("length", raced, (1, 1), draw_lengths,
+             "More virtual tokens help up to a plateau (bars: ± one standard error)"),
+            ("methods", every, (1.3,), draw_methods,
+             "How many numbers a job needs: practised, new, and out of reach"),
+            ("window", raced, (1.3,), draw_distances,
+             "With other text between, a sliding prompt is lost and a pinned one is not")):
         figure, axes = pyplot.subplots(len(rows), len(jobs), squeeze=False, height_ratios=rows,
                                        figsize=(4.4 * len(jobs), 3.5 * len(rows)))
         for column, job in zip(axes.T, jobs):
@@ -124,11 +154,16 @@ def draw(results, out, starts):
         (out / f"{name}.part.png").replace(out / f"{name}.png")
         pyplot.close(figure)
 
-def draw_level(axis, y, text):
+def draw_level(axis, y, text, colour="0.45"):
     """A dashed line across, with its name on the left."""
-    axis.axhline(y, color="0.45", ls="--", lw=1)
+    axis.axhline(y, color=colour, ls="--", lw=1, zorder=0)
     axis.annotate(text, (0.02, y), (0, 2), xycoords=("axes fraction", "data"),
-                  textcoords="offset points", color="0.35", fontsize=9)
+                  textcoords="offset points", color=colour, fontsize=9)
+
+def draw_baselines(results, job, axis):
+    """What needs no training, in every picture of accuracies."""
+    draw_level(axis, best_wording(results, job)[1], "best English (by validation)", "#0072B2")
+    draw_level(axis, accuracy_of(results, job, "always"), "commonest answer")
 
 def draw_race(starts, results, job, top, low):
     found = race(results, job)
@@ -136,22 +171,21 @@ def draw_race(starts, results, job, top, low):
     for i, (start, curve) in enumerate(found.curves.items()):
         colour, arrived = starts[start].colour, [x for x in found.steps[start] if x < math.inf]
         top.fill_between(list(curve), [min(losses) for losses in curve.values()],
-                         [max(losses) for losses in curve.values()], color=colour, alpha=0.15, lw=0)
+                         [max(losses) for losses in curve.values()], color=colour, alpha=0.12, lw=0)
         top.plot(list(curve), [mean(losses) for losses in curve.values()], color=colour, lw=2)
         low.plot(arrived, [-i] * len(arrived), "o", color=colour, alpha=0.5)
-        if arrived:
-            low.plot(median(arrived), -i, "|", color=colour, ms=20, mew=3)
+        if median(found.steps[start]) < math.inf:
+            low.plot(median(found.steps[start]), -i, "|", color=colour, ms=18, mew=3)
         if missed := len(found.steps[start]) - len(arrived):
             low.text(end, -i, f"{missed} never", ha="right", va="center", color=colour)
     draw_level(top, found.unprompted, "no prompt")
     draw_level(top, found.threshold, "threshold")
-    first, last = median(found.steps["related"]), median(found.steps["normal"])
-    top.set(title=f"{job}: threshold after {first:g} steps from\nrelated text, {last:g} from "
-                  "N(0, 1)", xscale="symlog", xlim=(0, end), xlabel="training steps",
-            xticks=(ticks := [0, 1, 2, 5, 10, end]), xticklabels=ticks,
+    first, last = (f"{median(found.steps[start]):g}".replace("inf", "never")
+                   for start in ("related", "normal"))
+    top.set(title=f"{job}: at the threshold after\n{first} steps from related text, {last} from "
+                  "N(0, 1)", xlim=(0, end), xlabel="training steps", ylim=(0, None),
             ylabel="validation loss, nats a token")
-    top.minorticks_off()
-    low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-0.5, None),
+    low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-0.02 * end, end),
             yticks=[-i for i in range(len(found.curves))], ylim=(0.6 - len(found.curves), 0.6),
             yticklabels=[starts[start].label for start in found.curves])
     for text, start in zip(low.get_yticklabels(), found.curves):
@@ -161,36 +195,51 @@ def draw_race(starts, results, job, top, low):
         top.set(ylabel="")
 
 def draw_lengths(results, job, *axes):
-    levels = {method: max(values) for method, _, _, values in tried(results, job)}
-    wordings = [values[0] for method, _, _, values in tried(results, job) if method == "wording"]
     ticks = list(results.group("length", "step", experiment="length"))
     for axis, method in zip(axes, ("prompt", "prefix")):
-        for pinned, colour, style, name in (("yes", "#0072B2", "o-", "pinned"),
-                                            ("no", "#D55E00", "s--", "sliding out of the window")):
+        colour = METHODS[method][1]
+        for pinned, style, name in (("yes", "o-", "pinned"), ("no", "s:", "sliding")):
             lengths = results.group("length", "accuracy", experiment="length", job=job,
                                     method=method, pinned=pinned, split="test")
-            for P, values in lengths.items():
-                axis.errorbar(P, *mean_se(values), fmt=style[0], color=colour, capsize=3)
-            axis.plot(list(lengths), [mean(x) for x in lengths.values()], style, color=colour,
-                      label=name)
-        draw_level(axis, max(wordings), "best English wording")
-        draw_level(axis, levels["none"], "no prompt")
+            points = [(P, *mean_error(values, results.n_test)) for P, values in lengths.items()]
+            if points:
+                axis.errorbar(*zip(*points), fmt=style, color=colour, capsize=3, label=name)
+        draw_baselines(results, job, axis)
         P = chosen_length(results, job, method)
-        axis.axvspan(P / 1.12, P * 1.12, color="0.85", zorder=0)
-        axis.set(title=f"{job}, {method} tuning: {P} is within 1 SE of the best", xscale="log",
-                 ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy", xticks=ticks,
-                 xticklabels=ticks)
+        axis.axvline(P, color="0.85", lw=9, zorder=-1)
+        axis.axvline(64, color="0.7", ls=":", zorder=0)
+        axis.annotate("W", (64, 1.0), ha="right", color="0.5")
+        axis.set(title=f"{job}, {method}: {P} as good as the best\n(chosen by validation)",
+                 xscale="log", ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy",
+                 xticks=ticks, xticklabels=ticks)
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=9, loc=(0.02, 0.25))
+        axis.legend(frameon=False, fontsize=9, loc=(0.02, 0.2))
 
 def draw_methods(results, job, axis):
     for method, (label, colour, marker) in METHODS.items():
-        points = sorted((numbers, *mean_se(values))
+        points = sorted((numbers, *mean_error(values, results.n_test))
                         for name, _, numbers, values in tried(results, job) if name == method)
-        axis.errorbar(*zip(*points), fmt=marker, color=colour, capsize=3, label=label, mew=2,
-                      ms=5 if marker.endswith("-") else 10)
-    axis.set(title=f"job: {job}", ylim=(0, 1.05), xlabel="trained numbers", ylabel="test accuracy")
+        if points:
+            axis.errorbar(*zip(*points), fmt=marker, color=colour, capsize=3, label=label, mew=2,
+                          ms=5 if marker.endswith("-") else 9)
+    axis.set(title=job, ylim=(0, 1.05), xlabel="trained numbers", ylabel="test accuracy")
     axis.set_xscale("symlog", linthresh=100)
     axis.set_xlim(-20, 3e6)
-    if axis.get_subplotspec().is_first_col():
-        axis.legend(frameon=False, fontsize=9, loc="lower right")
+    if axis.get_subplotspec().is_last_col():
+        axis.legend(frameon=False, fontsize=9, loc="upper right")
+
+def draw_distances(results, job, axis):
+    for method in ("prompt", "wording"):
+        for pinned, style, name in (("yes", "o-", "pinned"), ("no", "s:", "sliding")):
+            fillers = results.group("filler", "accuracy", experiment="distance", job=job,
+                                    method=method, pinned=pinned)
+            points = [(n, *mean_error(values, results.n_valid)) for n, values in fillers.items()]
+            axis.errorbar(*zip(*points), fmt=style, color=METHODS[method][1], capsize=3,
+                          label=f"{METHODS[method][0]}, {name}")
+    draw_level(axis, accuracy_of(results, job, "always"), "commonest answer")
+    axis.axvline(64, color="0.7", ls=":", zorder=0)
+    axis.annotate("W", (65, 1.0), color="0.5")
+    axis.set(title=job, ylim=(0, 1.05), xlabel="tokens of other text between prompt and question",
+             ylabel="test accuracy")
+    if axis.get_subplotspec().is_last_col():
+        axis.legend(frameon=False, fontsize=9, loc="lower left")

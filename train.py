@@ -328,14 +328,14 @@ class Settings:
     prompt: tuple = option((), "files of trained prompts", "generate")
     text: str = option("", "a sentence to answer", "generate")
 
-def say(text, end="\n", file=sys.stdout):
+def say(text, end="\n", file=None):
     """Print over what is left of a line of progress."""
     print(text.ljust(79), end=end, file=file, flush=True)
 
 def progress(title, steps, total=None):
     """Yield the steps; say on stderr what is going on, the share done and the time left. That is
     one line of a terminal, or in a file a line every ten seconds."""
-    total, start_time = total or len(steps), time.time()
+    total, start_time = len(steps) if total is None else total, time.time()
     said_time, (pause, end) = start_time, (0.2, "\r") if sys.stderr.isatty() else (10, "\n")
     try:
         for done, step in enumerate(steps):
@@ -742,7 +742,9 @@ def compare(model, tok, pairs, commonest, answers, candidates):
 
 def starting_prompt(model, tok, settings):
     """The soft prompt that `tune` begins with: at one of the INITIALIZATIONS, or a saved one."""
-    if settings.init not in INITIALIZATIONS and Path(settings.init).is_file():
+    if settings.init not in INITIALIZATIONS:
+        if not Path(settings.init).is_file():
+            raise ValueError(f"--init {settings.init}: no such file, and none of {INITIALIZATIONS}")
         soft = softprompt.load(settings.init, model)
         if soft.kind != settings.method:
             raise ValueError(f"{settings.init} is a {soft.kind}: give --method {soft.kind}")

@@ -232,16 +232,13 @@ def test_files_that_are_no_model(tmp_path):
     with pytest.raises(ValueError, match="does not hold a base model"):
         read(path, "a base model", ("config",))
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"),
-        (dict(n_kv_head=3), "n_kv_head=3"),
-        (dict(window=0), "window=0"),
-        (dict(head_dim=7), "head_dim=7"),
-        (dict(n_layer=0), "n_layer=0"),
-    ],
-)
+@pytest.mark.parametrize("change, message", [
+    (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"),
+    (dict(n_kv_head=3), "n_kv_head=3"),
+    (dict(window=0), "window=0"),
+    (dict(head_dim=7), "head_dim=7"),
+    (dict(n_layer=0), "n_layer=0"),
+])
 def test_shapes_that_cannot_work(change, message):
     with pytest.raises(ValueError, match=message):
         make_model(**change)

@@ -176,16 +176,13 @@ def test_initializations():
     assert abs(normal.mean()) < 0.05 and abs(normal.std() - 1) < 0.05
     assert torch.equal(normal, initial_embeddings(model, 200, "normal", generator=gen()))
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ((5, "zeros"), "unknown initialization 'zeros'"),
-        ((5, "text"), "at least one token"),
-        ((5, "text", []), "at least one token"),
-        ((256, "normal"), "256 virtual tokens.*block_size=256"),
-        ((-1, "normal"), "-1 virtual tokens"),
-    ],
-)
+@pytest.mark.parametrize("arguments, message", [
+    ((5, "zeros"), "unknown initialization 'zeros'"),
+    ((5, "text"), "at least one token"),
+    ((5, "text", []), "at least one token"),
+    ((256, "normal"), "256 virtual tokens.*block_size=256"),
+    ((-1, "normal"), "-1 virtual tokens"),
+])
 def test_initializations_that_cannot_be(arguments, message):
     with pytest.raises(ValueError, match=message):
         initial_embeddings(make_model(), *arguments)

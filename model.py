@@ -67,7 +67,7 @@ class GPTConfig:
 class Past:
     """What comes before the text: for each layer keys and values, and their positions.
 
-    keys[l], values[l]  (B, Hkv, S, D), keys already rotated to their positions
+    keys[l], values[l]  (B, Hkv, S, D), keys rotated to their positions
     positions           (B, S), -1 where a slot is empty; the others count up from 0 in each row
     pinned              (B,) or an int: so many leading positions stay visible whatever the window
     room                so many slots at the end are empty, to be written in place (see `reserve`)
@@ -103,8 +103,7 @@ class Past:
         return Past(keys, values, self.positions.expand(B, -1), self.pinned.expand(B), self.room)
 
     def reserve(self, room: int) -> "Past":
-        """A copy with empty slots at the end, where calls that add a token at a time write
-        instead of copying the whole past. The copy is then theirs alone."""
+        """A copy with empty slots at the end, where calls that add a token at a time write."""
         keys, values = ([F.pad(x, (0, 0, 0, room)) for x in s] for s in (self.keys, self.values))
         positions = F.pad(self.positions, (0, room), value=-1)  # (B, S + room)
         return Past(keys, values, positions, self.pinned, room)
@@ -181,15 +180,15 @@ def blocks(q_pos, k_pos, pinned, window):
         return torch.searchsorted(order, position[:, None])[:, 0]
 
     n_pinned = int((slot_of(pinned - 1) + (pinned > 0)).max())
-    found = []
+    parts = []
     for queries in torch.arange(q_pos.shape[1], device=q_pos.device).split(window):
         asked = q_pos[:, queries]  # (B, up to W)
         first = asked.masked_fill(asked < 0, k_pos.shape[1]).amin(1)  # (B,)
         end = int(slot_of(asked.amax(1)).max()) + 1
         start = min(int(slot_of(first - window + 1).min()), end - 1)
         keys = torch.arange(end, device=q_pos.device)  # (end,)
-        found.append((queries, keys[(keys < n_pinned) | (keys >= start)]))
-    return found
+        parts.append((queries, keys[(keys < n_pinned) | (keys >= start)]))
+    return parts
 
 def linear(x, weight):
     """x W^T: x (..., in), W (out, in) -> (..., out). With few rows nearly all the time is W's way
@@ -283,8 +282,8 @@ class GPT(nn.Module):
         return Past(none, none, torch.empty(B, 0, dtype=torch.long, device=table.device), pinned)
 
     def hidden(self, idx=None, past=None, *, embeds=None, first=0):
-        """The last layer's normed states from slot `first` on, (B, T - first, C), and the past
-        with this call's slots. Before `first`, which few callers read, it skips what it can."""
+        """The last states from slot `first` on, (B, T - first, C), and the past with this call's
+        slots. What is before `first`, the last layer computes only as far as it must."""
         if embeds is None:
             embeds = self.model.embed_tokens(idx.clamp(min=0))  # (B, T, C)
         (B, T, _), config, device = embeds.shape, self.config, embeds.device
@@ -309,9 +308,8 @@ class GPT(nn.Module):
                 mask = attention_mask(q_pos[:, first:], k_pos, past.pinned, config, embeds.dtype)
             h, *state = block(h, rotary, mask, past.keys[i], past.values[i], past.room, skip)
             states.append(state)
-        keys, values = zip(*states)
-        past = Past(list(keys), list(values), k_pos, past.pinned, max(past.room - T, 0))
-        return self.model.norm(h), past  # (B, T - first, C)
+        keys, values = map(list, zip(*states))
+        return self.model.norm(h), Past(keys, values, k_pos, past.pinned, max(past.room - T, 0))
 
     def unembed(self, h):
         """Hidden states (..., C) -> logits (..., V)."""
@@ -370,8 +368,7 @@ class GPT(nn.Module):
             done |= idx == (-1 if stop is None else stop)
             idx = idx.masked_fill(done, -1)[:, None]  # (B, 1): a finished row adds empty slots
             new.append(idx)
-        new = torch.cat(new or [idx[:, :0]], 1)  # (B, up to max_new_tokens)
-        return [[i for i in row if i >= 0] for row in new.tolist()]
+        return [[i for i in row if i >= 0] for row in torch.cat(new or [idx[:, :0]], 1).tolist()]
 
     def fingerprint(self) -> str:
         """SHA-256 of the configuration and every weight as float32: the same on every device."""
@@ -456,7 +453,8 @@ NAMES = dict(vocab_size="vocab_size", block_size="max_position_embeddings", n_em
              n_layer="num_hidden_layers", n_head="num_attention_heads", head_dim="head_dim",
              n_kv_head="num_key_value_heads", n_hidden="intermediate_size", rope_base="rope_theta",
              window="sliding_window", norm_eps="rms_norm_eps", tie_embeddings="tie_word_embeddings")
-USUAL = dict(num_key_value_heads=None, head_dim=None, rope_theta=1e4, tie_word_embeddings=False)
+USUAL = dict(num_key_value_heads=None, head_dim=None, rope_theta=1e4, tie_word_embeddings=False,
+             rope_type="default", attention_bias=False, mlp_bias=False, hidden_act="silu")
 ONLY = dict(model_type=("llama", "mistral"), rope_type=("default",), hidden_act=("silu",),
             attention_bias=(False, None), mlp_bias=(False, None))
 
@@ -464,12 +462,14 @@ def read_config(folder):
     """config.json as (GPTConfig, the id that ends a text); ValueError names what differs."""
     given = {**USUAL, **json.loads((folder / "config.json").read_text(encoding="utf-8"))}
     for rope in (given.get("rope_parameters") or {}, given.get("rope_scaling") or {}):
-        given.update({"rope_type": rope.get("type", "default"), **rope})
+        given.update({"rope_type": rope.get("type", given["rope_type"]), **rope})
     if given.get("model_type") == "llama":
         given["sliding_window"] = None  # transformers' Llama has none, whatever the file says
     for name, only in ONLY.items():
-        if given.get(name, only[-1]) not in only:
-            raise ValueError(f"{folder}: {name} = {given[name]!r} is not supported, only {only}")
+        if given.get(name) not in only:
+            raise ValueError(f"{folder}: {name} = {given.get(name)!r}, supported is only {only}")
+    if missing := NAMES.values() - given.keys():
+        raise ValueError(f"{folder}: config.json lacks {', '.join(sorted(missing))}")
     end = given.get("eos_token_id")
     config = GPTConfig(**{ours: given[theirs] for ours, theirs in NAMES.items()})
     return config, end[0] if isinstance(end, list) else end

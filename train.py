@@ -357,14 +357,14 @@ class Settings:
     prompt: tuple = option((), "files of trained prompts", "generate")
     text: str = option("", "a sentence to answer", "generate")
 
-def say(text, end="\n", file=sys.stdout):
+def say(text, end="\n", file=None):
     """Print over what is left of a line of progress."""
     print(text.ljust(79), end=end, file=file, flush=True)
 
 def progress(title, steps, total=None):
     """Yield the steps; say on stderr what is going on, the share done and the time left. That is
     one line of a terminal, or in a file a line every ten seconds."""
-    total, start_time = total or len(steps), time.time()
+    total, start_time = len(steps) if total is None else total, time.time()
     said_time, (pause, end) = start_time, (0.2, "\r") if sys.stderr.isatty() else (10, "\n")
     try:
         for done, step in enumerate(steps):

@@ -21,11 +21,13 @@ from statistics import median
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tutorials")]
 from model import GPT, GPTConfig
+from pretrain import SHAPE
 from softprompt import PromptTuning, from_peft, initial_embeddings, prefill
-from train import JOBS, METHODS, SHAPE, Arm, Progress, Settings, alike, few_answers, fit, judge
-from train import load_base, load_data, rows_of, usual_rate
+from train import JOBS, KINDS, Arm, Settings, draw_similar_rows, few_answers, fit, judge
+from train import learning_rate, load_base, load_data, progress, rows_behind
 
 SMOL = dict(
     vocab_size=49152,
@@ -53,7 +55,6 @@ TARGETS = {  # at least, or for those with a minus sign at most
     "window over full at 16k": 5,
 }
 
-
 def turns(n, *jobs):
     """Median seconds of each job; they take turns, after one round that does not count."""
     seconds = [[] for _ in jobs]
@@ -67,12 +68,10 @@ def turns(n, *jobs):
                 mine.append(time.perf_counter() - start)
     return [median(mine) for mine in seconds]
 
-
 def ours(shape, device):
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     return GPT(GPTConfig(**shape)).to(device, dtype).requires_grad_(False)
-
 
 def theirs(shape, device, kind=None, P=20):
     """The same shapes in transformers, with PEFT's prompt or prefix, or trained as a whole."""
@@ -100,13 +99,12 @@ def theirs(shape, device, kind=None, P=20):
     kinds = {"prompt": peft.PromptTuningConfig, "prefix": peft.PrefixTuningConfig}
     return peft.get_peft_model(model, kinds[kind](task_type="CAUSAL_LM", num_virtual_tokens=P))
 
-
 def our_step(model, kind, P):
     """One training step of ours: prefill, loss on the scored positions, backward, AdamW."""
     V, device = model.config.vocab_size, model.device
     idx, targets = torch.randint(V, (2, B, T), device=device)
     targets[:, :-SCORED] = -1
-    soft = METHODS[kind].start(model, initial_embeddings(model, P, "vocab"))
+    soft = KINDS[kind].start(model, initial_embeddings(model, P, "vocab"))
     optimizer = torch.optim.AdamW(soft.parameters(), lr=1e-3)
 
     def step():
@@ -115,7 +113,6 @@ def our_step(model, kind, P):
         optimizer.step()
 
     return step
-
 
 def their_step(model):
     device = next(model.parameters()).device
@@ -130,7 +127,6 @@ def their_step(model):
         optimizer.step()
 
     return step
-
 
 def floor_step(model):
     """The bare base with gradients to its inputs: what no soft prompt can be faster than."""
@@ -149,7 +145,6 @@ def floor_step(model):
 
     return step
 
-
 def training(add, device):
     for name, shape, n in (("smol", SMOL, 5), ("base", BASE, 20)):
         model = ours(shape, device)
@@ -163,9 +158,7 @@ def training(add, device):
                 if kind == "prompt":
                     add(f"{name} floor {P}", mine / bare, "x the bare base's step", mine)
 
-
 PEAKS = ("ours", "peft", "full", "4096", "32768")
-
 
 def memory(add, device):
     """Peak memory of three steps, above what the process used once it had built the model."""
@@ -181,7 +174,6 @@ def memory(add, device):
     add(
         "window memory 32k over 4k", peaks["32768"] / peaks["4096"], "x the memory for 8 x the text"
     )
-
 
 def peak(what, device):
     if what == "ours":
@@ -215,7 +207,6 @@ def peak(what, device):
     watcher.join()
     print(max(seen) - before)
 
-
 def generation(add, device):
     for name, shape, n in (("smol", SMOL, 5), ("base", BASE, 15)):
         model, other = ours(shape, device), theirs(shape, device, "prompt", 20).eval()
@@ -244,7 +235,6 @@ def generation(add, device):
                 f"x faster than PEFT, 32 tokens for {rows} rows",
                 a,
             )
-
 
 def many(add, device):
     """N prompts in one mixed batch, against one shared prompt and against one row at a time."""
@@ -291,7 +281,6 @@ def many(add, device):
             "of the base's bytes, a 20-vector variant",
         )
 
-
 def window(add, device):
     with torch.inference_mode():
         cut, full = (ours({**BASE, "block_size": 40000, "window": w}, device) for w in (256, None))
@@ -309,7 +298,6 @@ def window(add, device):
                     took[T],
                 )
         add("window 32k over 4k", took[32768] / took[4096], "x the time for 8 x the text")
-
 
 def sweep(add, device):
     model, steps = ours(BASE, device), 4
@@ -335,7 +323,6 @@ def sweep(add, device):
         together,
     )
 
-
 def real(add, settings, steps=100, P=16, size=16):
     """The library job on a real model: English, our prompts and prefixes, PEFT's, all after the
     same batches and the same schedule. Judged on the same test sentences by the same code."""
@@ -343,14 +330,14 @@ def real(add, settings, steps=100, P=16, size=16):
     import transformers
 
     model, tok = load_base(Settings(base=settings.base, device=settings.device))
-    data, out = load_data(settings.out)
+    data, out = load_data(settings.out), Path(settings.out)
     job = JOBS["library"]
     train, test = (job.pairs(data["train"]), job.pairs(data["test"])[:240])
     few = few_answers(train)
-    rows = rows_of(model, tok, train, "", P)
+    rows = rows_behind(model, tok, train, P)
 
     def tell(name, past, seconds=0.0, wording=""):
-        found = judge(model, tok, past, rows_of(model, tok, test, wording, P), few)
+        found = judge(model, tok, past, rows_behind(model, tok, test, P, wording), few)
         add(
             f"real {name}", found[2], "among 6, exact {1:.3f}, {0:.2f} nats".format(*found), seconds
         )
@@ -363,9 +350,9 @@ def real(add, settings, steps=100, P=16, size=16):
     ):
         gen, start = torch.Generator().manual_seed(0), time.time()
         embeddings = initial_embeddings(model, P, how, ids, gen)
-        soft = METHODS[kind].start(model, embeddings)
-        arm, progress = Arm(soft, "", float(usual_rate(model, kind))), Progress(how, steps + 1)
-        fit(model, [arm], {"": rows}, steps, size, lambda *_: progress.step(), None, alike)
+        soft = KINDS[kind].start(model, embeddings)
+        arm = Arm(soft, "", learning_rate(model, kind))
+        fit(model, [arm], {"": rows}, steps, size, lambda *_: None, None, draw_similar_rows, how)
         with torch.no_grad():
             tell(f"our {kind}, {how}, {arm.lr:g}", soft.past(model), time.time() - start)
     configs = {"prompt": peft.PromptTuningConfig, "prefix": peft.PrefixTuningConfig}
@@ -376,9 +363,8 @@ def real(add, settings, steps=100, P=16, size=16):
         other, start = peft.get_peft_model(base.to(model.device), config), time.time()
         learned = [p for p in other.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
-        progress = Progress(f"PEFT {kind}", steps)
-        for step in range(steps):
-            batch = alike(rows, 0, step, size)
+        for step in progress(f"PEFT {kind}", range(steps)):
+            batch = draw_similar_rows(rows, 0, step, size)
             width = max(len(question) + len(answer) for question, answer in batch)
             idx, labels = torch.full((2, size, width), -1)  # (B, T) twice
             for b, (question, answer) in enumerate(batch):
@@ -397,12 +383,10 @@ def real(add, settings, steps=100, P=16, size=16):
             optimizer.param_groups[0]["lr"] = lr * min((step + 1) / 5, 1, 1.1 - step / steps)
             optimizer.step()
             optimizer.zero_grad()
-            progress.step()
         seconds = time.time() - start
         other.save_pretrained(out / "adapter")
         with torch.no_grad():
             tell(f"PEFT {kind}, {lr:g}", from_peft(out / "adapter", model).past(model), seconds)
-
 
 def draw(rows, path):
     import matplotlib
@@ -437,7 +421,6 @@ def draw(rows, path):
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 
-
 PARTS = {
     "training": training,
     "memory": memory,
@@ -446,7 +429,6 @@ PARTS = {
     "window": window,
     "sweep": sweep,
 }
-
 
 def main():
     parser = argparse.ArgumentParser(
@@ -492,7 +474,6 @@ def main():
         writer.writerows(rows)
     if "many" in settings.only:
         draw(rows, out / "benchmark.png")
-
 
 if __name__ == "__main__":
     main()

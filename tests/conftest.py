@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tutorials")]
 torch.set_num_threads(2)
 
 from model import GPT, GPTConfig  # noqa: E402
-
 
 def make_model(seed=0, **shape):
     """A small model with weights so large that every mistake shows in the logits."""
@@ -20,15 +20,12 @@ def make_model(seed=0, **shape):
             torch.nn.init.normal_(p, std=0.2)
     return model.requires_grad_(False)
 
-
 @pytest.fixture(params=[None, 5], ids=["full attention", "window 5"])
 def model(request):
     return make_model(window=request.param)
 
-
 def ids(*shape, seed=1, vocab=50):
     return torch.randint(vocab, shape, generator=torch.Generator().manual_seed(seed))
-
 
 def as_mha(gqa):
     """The same model with each of its 2 key/value heads (D = 8) written out for its 2 queries."""

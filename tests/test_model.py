@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from conftest import as_mha, ids, make_model
 
 import model as model_file
-from model import GPT, GPTConfig, Past, attention, attention_mask, blocks, linear, read, rotate, visible
-
+from model import GPT, GPTConfig, Past, attention, attention_mask, blocks, linear, read, rotate
+from model import visible
 
 def loop_attention(q, k, v, q_pos, k_pos, pinned, window):
     """The definition: one query, one head, one key after another. A query with no key gets 0."""
@@ -32,7 +32,6 @@ def loop_attention(q, k, v, q_pos, k_pos, pinned, window):
                     weights = (k[b, h // G, seen] @ q[b, h, t] / D**0.5).softmax(0)
                     out[b, h, t] = weights @ v[b, h // G, seen]
     return out
-
 
 @pytest.mark.parametrize("seed", range(60))
 def test_attention_is_the_loop_over_positions(seed):
@@ -59,14 +58,12 @@ def test_attention_is_the_loop_over_positions(seed):
     (out * real).sum().backward()
     assert q.grad.isfinite().all()
 
-
 def test_rotation_turns_pairs_half_a_head_apart():
     """As complex numbers x_i + i x_{i + D/2}, times e^{i angle}: Hugging Face's layout."""
     x, angles = torch.randn(2, 4, 5, 8), torch.randn(2, 1, 5, 4)
     turned = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones_like(angles), angles)
     want = torch.cat((turned.real, turned.imag), -1)
     assert torch.allclose(rotate(x, angles.cos(), angles.sin()), want, atol=1e-6)
-
 
 @pytest.mark.parametrize("pinned", [0, 3, 40])
 @pytest.mark.parametrize("side", ["none", "left", "right", "between"])
@@ -93,14 +90,12 @@ def test_window_in_blocks_is_the_window_as_a_mask(pinned, side, monkeypatch):
     assert used or pinned == 40
     assert torch.allclose(fast[idx >= 0], slow[idx >= 0], atol=1e-5)
 
-
 def test_blocks_look_at_few_keys_and_miss_none():
     position, pinned = torch.arange(4096)[None], torch.tensor([4])
     parts = blocks(position, position, pinned, 32)
     assert len(parts) == 128 and max(len(keys) for _, keys in parts) == 4 + 32 + 32 - 1
     see = [visible(position[:, queries], keys[None], pinned, 32).sum() for queries, keys in parts]
     assert sum(see) == visible(position, position, pinned, 32).sum()
-
 
 @pytest.mark.parametrize("n_layer", [1, 2, 3])
 def test_receptive_field_of_the_window(n_layer):
@@ -111,12 +106,10 @@ def test_receptive_field_of_the_window(n_layer):
     reached = embeds.grad[0].abs().sum(1) > 0
     assert reached.tolist() == [29 - t <= n_layer * (window - 1) for t in range(30)]
 
-
 def test_window_as_wide_as_the_text_is_full_attention():
     idx = ids(2, 12)
     full, wide = make_model(), make_model(window=12)
     assert torch.allclose(full(idx)[0], wide(idx)[0], atol=1e-5)
-
 
 def test_gqa_is_mha_with_each_key_value_head_repeated():
     gqa = make_model()
@@ -132,14 +125,12 @@ def test_gqa_is_mha_with_each_key_value_head_repeated():
     )
     assert torch.allclose(gqa(idx, past)[0], mha(idx, wide)[0], atol=1e-5)
 
-
 def test_positions_are_relative_and_padding_changes_nothing(model):
     idx = ids(1, 9)
     plain, _ = model(idx)
     for left, right in ((3, 0), (0, 3), (2, 5)):
         padded = F.pad(idx, (left, right), value=-1)
         assert torch.allclose(model(padded)[0][:, left : left + 9], plain, atol=1e-5)
-
 
 def test_a_row_of_empty_slots_is_finite_and_has_no_gradient(model):
     idx = ids(2, 6)
@@ -150,7 +141,6 @@ def test_a_row_of_empty_slots_is_finite_and_has_no_gradient(model):
     F.cross_entropy(logits[0], ids(6)).backward()
     assert embeds.grad.isfinite().all() and embeds.grad[1].abs().max() == 0
 
-
 def test_pieces_with_a_cache_are_the_whole(model):
     idx = ids(2, 40)
     whole, _ = model(idx)
@@ -160,14 +150,12 @@ def test_pieces_with_a_cache_are_the_whole(model):
         assert torch.allclose(torch.cat((first, second), 1), whole, atol=1e-5)
         assert past.length.tolist() == [40, 40]
 
-
 def test_loss_is_the_cross_entropy_of_what_is_scored(model):
     idx, targets = ids(3, 8), ids(3, 8, seed=2)
     targets[:, ::2] = -1
     logits, _ = model(idx)
     want = F.cross_entropy(logits.reshape(-1, 50), targets.reshape(-1), ignore_index=-1)
     assert torch.allclose(model.loss(idx, targets), want, atol=1e-6)
-
 
 def test_generation_is_greedy_decoding_without_a_cache(model):
     rows = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11]]
@@ -182,7 +170,6 @@ def test_generation_is_greedy_decoding_without_a_cache(model):
     cut = [row[: row.index(stop)] if stop in row else row for row in want]
     assert model.generate(rows, 20, stop=stop) == cut
     assert model.generate(rows, 0) == [[], [], []]
-
 
 def test_room_for_tokens_to_come_changes_nothing(model):
     idx, outside = ids(2, 150), model(ids(2, 5, seed=3))[1]
@@ -200,7 +187,6 @@ def test_room_for_tokens_to_come_changes_nothing(model):
         want = model(torch.tensor([text[:-1]]))[0][0, len(row) - 1 :].argmax(1)  # (140,)
         assert new == want.tolist()
 
-
 @pytest.mark.parametrize("rows", [(1,), (16,), (17,), (2, 3), (0, 4)])
 def test_a_product_in_slabs_is_the_product(rows):
     gen = torch.Generator().manual_seed(0)
@@ -211,7 +197,6 @@ def test_a_product_in_slabs_is_the_product(rows):
     grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (ours, plain)]
     assert torch.allclose(*grads, rtol=1e-4, atol=0.1)
 
-
 def test_sampling_follows_its_generator_and_top_k():
     model = make_model()
     draw = [
@@ -220,7 +205,6 @@ def test_sampling_follows_its_generator_and_top_k():
     ]
     assert draw[0] == draw[1] != draw[2]
     assert model.generate([[1, 2]], 30, temperature=2.0, top_k=1) == model.generate([[1, 2]], 30)
-
 
 def test_save_load_and_fingerprint(tmp_path, model):
     model.save(tmp_path / "m.pt", note="made here")
@@ -236,7 +220,6 @@ def test_save_load_and_fingerprint(tmp_path, model):
         again.model.norm.weight[3] += 1e-4
     assert again.fingerprint() != model.fingerprint()
 
-
 def test_files_that_are_no_model(tmp_path):
     path = tmp_path / "m.pt"
     make_model().save(path)
@@ -249,21 +232,16 @@ def test_files_that_are_no_model(tmp_path):
     with pytest.raises(ValueError, match="does not hold a base model"):
         read(path, "a base model", ("config",))
 
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"),
-        (dict(n_kv_head=3), "n_kv_head=3"),
-        (dict(window=0), "window=0"),
-        (dict(head_dim=7), "head_dim=7"),
-        (dict(n_layer=0), "n_layer=0"),
-    ],
-)
+@pytest.mark.parametrize("change, message", [
+    (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"),
+    (dict(n_kv_head=3), "n_kv_head=3"),
+    (dict(window=0), "window=0"),
+    (dict(head_dim=7), "head_dim=7"),
+    (dict(n_layer=0), "n_layer=0"),
+])
 def test_shapes_that_cannot_work(change, message):
     with pytest.raises(ValueError, match=message):
         make_model(**change)
-
 
 def test_no_room_is_said_with_both_numbers():
     model = make_model(block_size=10)
@@ -274,7 +252,6 @@ def test_no_room_is_said_with_both_numbers():
     with pytest.raises(ValueError, match="at least one id"):
         model.generate([[1], []], 3)
     model(F.pad(ids(1, 10), (5, 5), value=-1))  # empty slots take no position
-
 
 def test_untied_head():
     model = make_model(tie_embeddings=False)

@@ -1,19 +1,17 @@
 """Models, tokenizers and adapters of others: equal to transformers, tokenizers and PEFT where these
-are installed, and refused wherever this project would compute something else."""
+are installed, and refused where this project would compute something else."""
 
 import json
-import random
 from pathlib import Path
 
 import pytest
-import tiktoken
 import torch
 from conftest import ids, make_model
 
 import train
 from model import GPT
 from softprompt import PrefixTuning, PromptTuning, from_peft, initial_embeddings, save, to_peft
-from train import Tokenizer, bpe, byte_of_sign
+from train import Tokenizer
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -35,7 +33,6 @@ LLAMA = {
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 5, "head_dim": 12}
 SHAPE = dict(vocab_size=330, block_size=128, n_hidden=48, rope_base=5000.0)
 
-
 def checkpoint(folder, dtype=torch.float32, **change):
     """A tiny random model of these fields in Hugging Face's format, and the tensors in it."""
     config = {**LLAMA, **change}
@@ -47,12 +44,10 @@ def checkpoint(folder, dtype=torch.float32, **change):
     safetensors.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return tensors
 
-
 def hugging_face(folder):
     transformers = pytest.importorskip("transformers")
     transformers.logging.disable_progress_bar()
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
 
 @pytest.mark.parametrize(
     "change",
@@ -63,9 +58,8 @@ def hugging_face(folder):
         MISTRAL,
         {**MISTRAL, "sliding_window": None, "tie_word_embeddings": False},
         {"rope_parameters": {"rope_theta": 300.0, "rope_type": "default"}},
-        {"model_type": "mistral"},
     ],
-    ids=["tied", "untied", "head_dim", "window", "mistral", "rope_parameters", "defaults"],
+    ids=["tied", "untied", "head_dim", "window", "mistral", "rope_parameters"],
 )
 def test_the_model_is_that_of_transformers(tmp_path, change):
     checkpoint(tmp_path, **change)
@@ -76,7 +70,6 @@ def test_the_model_is_that_of_transformers(tmp_path, change):
     assert ours.config.window == getattr(theirs.config, "sliding_window", None)
     greedy = theirs.generate(idx[:1, :9], max_new_tokens=20, do_sample=False, eos_token_id=None)
     assert ours.generate([idx[0, :9].tolist()], 20) == [greedy[0, 9:].tolist()]
-
 
 def test_shards_dtypes_and_leftovers(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -102,48 +95,31 @@ def test_shards_dtypes_and_leftovers(tmp_path):
     one.save(tmp_path / "ours.pt")
     assert GPT.load(tmp_path / "ours.pt").fingerprint() == one.fingerprint()
 
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"model_type": "gpt2"}, "model_type = 'gpt2'.*llama"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.*llama3"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters.*yarn"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.*linear"),
-        ({"attention_bias": True}, "attention_bias = True"),
-        ({"mlp_bias": True}, "mlp_bias"),
-        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ({"sliding_window": 8}, "sliding_window = 8"),
-        (
-            {
-                "rope_parameters": {"rope_type": "default"},
-                "rope_scaling": {"rope_type": "llama3"},
-            },
-            "rope_scaling.*llama3",
-        ),
-        ({"rope_scaling": "linear"}, "rope_scaling = 'linear'"),
-        ({"hidden_size": "32"}, "config.json: n_embd='32' is of the wrong type"),
-        ({"max_position_embeddings": None}, "block_size=None is of the wrong type"),
-        ({"rms_norm_eps": "a"}, "norm_eps='a'"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"num_key_value_heads": 3}, "n_kv_head=3"),
-        ({"intermediate_size": 64}, r"down_proj.weight is \(32, 48\).*\(32, 64\)"),
-        ({"num_hidden_layers": 1}, "model.layers.1.*has no place"),
-        ({"num_hidden_layers": 3}, "9 tensors are missing, first model.layers.2"),
-        ({"tie_word_embeddings": False}, "1 tensors are missing, first lm_head.weight"),
-    ],
-)
+@pytest.mark.parametrize("change, message", [
+    ({"model_type": "gpt2"}, "model_type = 'gpt2'.*llama"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_type = 'llama3'"),
+    ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type = 'yarn'"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type = 'linear'"),
+    ({"attention_bias": True}, "attention_bias = True"),
+    ({"mlp_bias": True}, "mlp_bias"),
+    ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+    ({"num_key_value_heads": 3}, "n_kv_head=3"),
+    ({"model_type": "mistral"}, "config.json lacks sliding_window"),
+    ({"intermediate_size": 64}, r"size mismatch for model.layers.0.mlp.*48.*64"),
+    ({"num_hidden_layers": 1}, "Unexpected key.*model.layers.1"),
+    ({"num_hidden_layers": 3}, "Missing key.*model.layers.2"),
+    ({"tie_word_embeddings": False}, "Missing key.*lm_head.weight"),
+])
 def test_what_would_compute_something_else_is_refused(tmp_path, change, message):
     checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **change}))
     with pytest.raises(ValueError, match=message):
         GPT.from_pretrained(tmp_path)
 
-
 def test_folders_that_hold_no_model(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no folder, and no OWNER/NAME"):
-        GPT.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no config.json"):
+        GPT.from_pretrained("nowhere")
+    with pytest.raises(OSError, match="config.json"):
         GPT.from_pretrained(tmp_path)
     checkpoint(tmp_path)
     data = (tmp_path / "model.safetensors").read_bytes()
@@ -151,156 +127,69 @@ def test_folders_that_hold_no_model(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="model.safetensors cannot be read"):
         GPT.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="neither model.safetensors nor"):
-        GPT.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ValueError, match="config.json lacks vocab_size"):
-        GPT.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json is not JSON"):
+    with pytest.raises(ValueError, match="Missing key"):
         GPT.from_pretrained(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match="pip install huggingface_hub"):
         GPT.from_pretrained("owner/name")
 
-
 # ------------------------------------------------------------------ tokenizers
 
+TEXTS = ["Return the matrix of a graph.", "It's 1 of 12 axes;  don't plot 345!", "über\n\n  naïf"]
 
-TEXTS = ["Return the matrix of a graph.", "It's 1 of 12 axes;  don't plot 345!", "über\n\n  naïve"]
-DIGITS = {"type": "Digits", "individual_digits": True}
-LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-SPLIT = {
-    "type": "Split",
-    "pattern": {"Regex": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+(?!\S)|\s+"},
-    "behavior": "Isolated",
-    "invert": False,
-}
-LEVEL_ONLY = {**LEVEL, "use_regex": False}
+def tokenizer_json(folder, kind="bytes"):
+    """A small BPE in Hugging Face's format: over bytes, or as SentencePiece made them for Llama."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-
-def sequence(*steps):
-    return {"type": "Sequence", "pretokenizers": list(steps)}
-
-
-def tokenizer_json(folder, pre_tokenizer=LEVEL, drop=b"", **change):
-    """A byte-level BPE in Hugging Face's format; the bytes in `drop` are not in its vocabulary."""
-    tokens = bpe(TEXTS * 3, 320)
-    sign = {b: s for s, b in byte_of_sign().items()}
-    merges = []
-    for n in range(256, len(tokens)):  # the two tokens that each one is made of
-        below = {token: rank for rank, token in enumerate(tokens[:n])}
-        pair = tiktoken.Encoding("x", pat_str=r"[\s\S]+", mergeable_ranks=below, special_tokens={})
-        pair = [tokens[i] for i in pair._encode_single_piece(tokens[n])]
-        merges.append(["".join(sign[b] for b in part) for part in pair])
-    words = ["<|end|>", *("".join(sign[b] for b in t) for t in tokens if t not in drop)]
-    model = {"type": "BPE", "vocab": {w: i for i, w in enumerate(words)}, "merges": merges}
-    special = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=True)
-    about = {
-        "version": "1.0",
-        "added_tokens": [{"id": 0, "content": "<|end|>", **special}],
-        "normalizer": None,
-        "pre_tokenizer": pre_tokenizer,
-        "model": {**model, **change.pop("model", {})},
-        **change,
-    }
+    tokenizer, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if kind == "pieces":
+        steps, alphabet = [normalizers.Prepend("_"), normalizers.Replace(" ", "_")], []
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<|end|>"],
+                                  initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    tokenizer.enable_truncation(4)  # as some are shipped
     folder.mkdir(exist_ok=True)
-    (folder / "tokenizer.json").write_text(json.dumps(about))
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
-
-def unicode_texts(n):
-    gen = random.Random(0)
-    ranges = (0x20, 0x80, 0x250, 0x3100, 0x110000)
-    for _ in range(n):
-        signs = [
-            gen.choice([gen.randrange(gen.choice(ranges)), *b"  \n\x06'12a"]) for _ in range(25)
-        ]
-        yield "".join(chr(65 if 0xD800 <= sign < 0xE000 else sign) for sign in signs)
-
-
-@pytest.mark.parametrize(
-    "pre_tokenizer",
-    [
-        LEVEL,
-        sequence(LEVEL),
-        sequence(DIGITS, LEVEL),
-        sequence({**DIGITS, "individual_digits": False}, LEVEL),
-        sequence(SPLIT, LEVEL_ONLY),  # this one leaves signs out, which are pieces as well
-        sequence({**SPLIT, "pattern": {"String": "."}}, LEVEL_ONLY),
-    ],
-    ids=["plain", "sequence", "digits", "runs of digits", "split", "string"],
-)
-def test_ids_are_those_of_the_tokenizers_library(tmp_path, pre_tokenizer):
+def test_a_tokenizer_json_is_read_and_special_tokens_stay_text(tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
-    folder = tokenizer_json(tmp_path, pre_tokenizer, drop=[b"\x06", b"\xf1", b"\xff"])
-    ours = Tokenizer.from_pretrained(folder, end=0)
-    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    docs = [doc for path in train.source_files()[:400:8] for _, _, doc in train.docstrings_in(path)]
-    for text in [*docs[:2000], *TEXTS, *unicode_texts(2000)]:
-        assert ours.encode(text) == theirs.encode(text).ids, repr(text)
-    assert (
-        len(docs) > 100 and ours.decode(ours.encode(TEXTS[1]) + [0, 10**6]) == TEXTS[1] + "<|end|>"
-    )
-    assert ours.encoding.encode("<|end|>", allowed_special="all") == [0]
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"model": {"type": "Unigram"}}, "SentencePiece kind"),
-        ({"model": {"byte_fallback": True}}, "SentencePiece kind"),
-        ({"normalizer": {"type": "NFC"}}, "normalizer"),
-        ({"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
-        ({"pre_tokenizer": {**LEVEL, "add_prefix_space": True}}, "add_prefix_space"),
-        ({"pre_tokenizer": sequence(SPLIT, SPLIT, LEVEL_ONLY)}, "not supported"),
-        ({"pre_tokenizer": sequence({**SPLIT, "behavior": "Removed"}, LEVEL_ONLY)}, "Removed"),
-        ({"pre_tokenizer": None}, "not supported"),
-        ({"pre_tokenizer": sequence({**SPLIT, "pattern": {"Regex": " *"}}, LEVEL_ONLY)}, "Regex"),
-        ({"drop": [b"\x06"], "model": {"unk_token": "!"}}, "unk_token for the bytes"),
-        ({"model": {"dropout": 0.1}}, "dropout"),
-        ({"model": {"merges": [["q", "zzz"]]}}, "not a byte-level BPE: 'qzzz' is missing"),
-        ({"truncation": {"max_length": 5}}, "truncation"),
-    ],
-)
-def test_tokenizers_that_would_give_other_ids_are_refused(tmp_path, change, message):
-    folder = tokenizer_json(tmp_path, **change)
-    with pytest.raises(ValueError, match=message):
-        Tokenizer.from_pretrained(folder, end=0)
-
-
-def test_tokenizers_that_tiktoken_cannot_run_are_refused(tmp_path):
     folder = tokenizer_json(tmp_path)
-    about = json.loads((folder / "tokenizer.json").read_text())
-    about["model"]["merges"].reverse()
-    (folder / "tokenizer.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="order of the merges"):
-        Tokenizer.from_pretrained(folder, end=0)
-    # Merges that never make "abc": b and c always meet first.
-    vocab = {sign: n for n, sign in enumerate([*byte_of_sign(), "bc", "ab", "abc"])}
-    stuck = {"vocab": vocab, "merges": ["b c", "a b", "ab c"]}
-    with pytest.raises(ValueError, match="not what its own merges make"):
-        Tokenizer.from_pretrained(tokenizer_json(tmp_path, model=stuck), end=0)
-    lone = {"vocab": {**vocab, "xyz": 259}, "merges": ["b c", "a b", "ab c"], "ignore_merges": True}
-    with pytest.raises(ValueError, match="ignore_merges"):
-        Tokenizer.from_pretrained(tokenizer_json(tmp_path, model=lone), end=0)
-    with pytest.raises(ValueError, match="eos_token_id"):
-        Tokenizer.from_pretrained(tokenizer_json(tmp_path), end=None)
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="no tokenizer.json.*SentencePiece"):
-        Tokenizer.from_pretrained(folder, end=0)
+    tok = Tokenizer.from_pretrained(folder, end=0)
+    plain = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    plain.no_truncation()
+    for text in TEXTS:
+        assert tok.encode(text) == plain.encode(text).ids and tok.decode(tok.encode(text)) == text
+    assert plain.encode("a<|end|>").ids[-1] == 0  # the library's own way
+    assert 0 not in tok.encode("a<|end|>") and tok.decode(tok.encode("a<|end|>")) == "a<|end|>"
+    question, answer = tok.example("Return it.", "yes", "Say.")
+    assert tok.decode(question) == "Say.\nReturn it. ->" and answer[-1] == tok.end == 0
 
+def test_tokenizers_that_would_give_other_ids_are_refused(tmp_path, monkeypatch):
+    pytest.importorskip("tokenizers")
+    folder = tokenizer_json(tmp_path, "pieces")
+    with pytest.raises(ValueError, match="other ids apart than together"):
+        Tokenizer.from_pretrained(folder, end=0)
+    with pytest.raises(ValueError, match="eos_token_id"):
+        Tokenizer.from_pretrained(folder, end=None)
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    with pytest.raises(ValueError, match="pip install tokenizers"):
+        Tokenizer.from_pretrained(folder, end=0)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="lacks tokenizer.json"):
+        Tokenizer.from_pretrained(folder, end=0)
 
 # ------------------------------------------------------------------ PEFT
 
-
 KINDS = pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning])
-
 
 def soft_prompt(kind, model, P=6):
     gen = torch.Generator().manual_seed(3)
     return kind.start(model, initial_embeddings(model, P, "matched", generator=gen))
-
 
 @KINDS
 @pytest.mark.parametrize("change", [{}, {"head_dim": 12}], ids=["llama", "head_dim"])
@@ -326,7 +215,6 @@ def test_peft_computes_the_same_both_ways(tmp_path, kind, change):
     past = from_peft(tmp_path / "born", model).past(model)
     assert torch.allclose(got, model(idx, past)[0], atol=1e-4)
 
-
 @KINDS
 def test_adapters_that_do_not_fit_are_refused(tmp_path, kind):
     checkpoint(tmp_path / "base")
@@ -341,33 +229,27 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path, kind):
             from_peft(adapter, model)
 
     refused("peft_type = 'LORA'", peft_type="LORA")
-    refused("the tensor is", num_virtual_tokens=7)
+    refused(r"prompt_embeddings \(6, .*needs \(7, ", num_virtual_tokens=7)
     moved = GPT.from_pretrained(tmp_path / "base")
     with torch.no_grad():
         moved.model.norm.weight[0] += 1
-    refused("fingerprint", moved)
+    refused("was trained on the base", moved)
     with pytest.raises(ValueError, match="0 virtual tokens"):
         to_peft(soft_prompt(kind, model, 0), model, adapter)
 
     weights = adapter / "adapter_model.safetensors"  # from here on as PEFT writes it
     tensors = safetensors.load_file(weights)
     safetensors.save_file(tensors, weights)
-    refused("name .* other-base, this base has base", base_model_name_or_path="owner/Other-Base")
-    model.facts["revision"] = "a" * 40
-    refused("revision b{40}", revision="b" * 40)
-    for change in ({"revision": "main"}, {"base_model_name_or_path": "owner/Base"}):
-        (adapter / "adapter_config.json").write_text(json.dumps({**about, **change}))
-        assert from_peft(adapter, model).length == 6
+    refused("on the base other-base, this base is base", base_model_name_or_path="owner/Other-Base")
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**about, "base_model_name_or_path": "owner/Base"}))
+    assert from_peft(adapter, model).length == 6
     safetensors.save_file({**tensors, "lm_head.weight": torch.zeros(2, 2)}, weights)
-    refused("'lm_head.weight'.* in place of prompt_embeddings alone")
+    refused("'lm_head.weight'.* nothing else")
     weights.write_bytes(weights.read_bytes()[:30])
     refused("adapter_model.safetensors cannot be read")
-    (adapter / "adapter_config.json").write_text("[]")
-    with pytest.raises(ValueError, match="adapter_config.json does not hold a JSON object"):
-        from_peft(adapter, model)
     weights.unlink()
-    refused("lacks adapter_config.json or")
-
+    refused("adapter_model.safetensors")
 
 @KINDS
 def test_under_a_window_peft_slides(tmp_path, kind):
@@ -381,12 +263,11 @@ def test_under_a_window_peft_slides(tmp_path, kind):
     assert torch.allclose(got, model(idx, soft.past(model, pinned=0))[0], atol=1e-4)
     assert not torch.allclose(got, model(idx, soft.past(model))[0], atol=0.1)
 
-
 def test_the_readme_s_way_to_peft_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint(tmp_path / "SmolLM2-135M")
     model = GPT.from_pretrained("SmolLM2-135M")
     save(soft_prompt(PrefixTuning, model), "urgent.pt", model)
-    text = (Path(train.__file__).with_name("README.md")).read_text()
+    text = (Path(train.__file__).with_name("README.md")).read_text(encoding="utf-8")
     exec(text.split("```python\n")[2].split("```")[0], {})
     assert (tmp_path / "adapter" / "adapter_config.json").exists()

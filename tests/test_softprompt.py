@@ -23,10 +23,8 @@ from softprompt import (
 
 P, T = 9, 11
 
-
 def text_prompt(model, kind=PromptTuning, n=P, **more):
     return kind.start(model, initial_embeddings(model, n, "text", ids(n)), **more)
-
 
 def test_prompt_from_text_is_the_text(model):
     """Also where the window (5) is shorter than prompt and text, since pinned=0 lets it slide."""
@@ -37,7 +35,6 @@ def test_prompt_from_text_is_the_text(model):
     prefix = text_prompt(model, PrefixTuning, pinned=0)
     assert torch.allclose(model(text, prefix.past(model, pinned=0))[0], want, atol=1e-5)
 
-
 @pytest.mark.parametrize("kind", [PrefixTuning, PrefixMLP])
 @pytest.mark.parametrize("pinned", [None, 0, 4])
 def test_prompt_is_its_own_prefix(model, kind, pinned):
@@ -47,7 +44,6 @@ def test_prompt_is_its_own_prefix(model, kind, pinned):
     want = model(text, prompt.past(model, pinned))[0]
     assert torch.allclose(model(text, prefix.past(model, pinned))[0], want, atol=1e-5)
 
-
 def test_empty_prompt_is_no_prompt(model, tmp_path):
     text = ids(2, T)
     for kind in (PromptTuning, PrefixTuning):
@@ -56,7 +52,6 @@ def test_empty_prompt_is_no_prompt(model, tmp_path):
         assert torch.equal(
             model(text, load(tmp_path / "empty.pt", model).past(model))[0], model(text)[0]
         )
-
 
 def test_shared_prefill_has_the_gradient_of_prepending_to_every_row(model):
     text, targets = ids(4, T, seed=2), ids(4, T, seed=3)
@@ -68,7 +63,6 @@ def test_shared_prefill_has_the_gradient_of_prepending_to_every_row(model):
     assert torch.allclose(shared.embeddings.grad, repeated.embeddings.grad, atol=1e-5)
     assert shared.embeddings.grad.abs().max() > 1e-3
 
-
 def mixture(model, n=64):
     """n soft prompts of all kinds and of 1 to 20 virtual tokens, a pinning for each, and a text."""
     kinds, pins = (PromptTuning, PrefixTuning, PrefixMLP), (None, 0, 2, None)
@@ -76,7 +70,6 @@ def mixture(model, n=64):
     text = ids(n, T, seed=2)
     text[torch.arange(T) >= 1 + 5 * torch.arange(n)[:, None] % T] = -1  # 1 to T tokens
     return softs, [pins[i % 4] for i in range(n)], text
-
 
 def test_mixed_batch_is_its_rows_one_by_one(model):
     softs, pins, text = mixture(model)
@@ -88,14 +81,12 @@ def test_mixed_batch_is_its_rows_one_by_one(model):
         assert torch.allclose(together[i][real], alone[real], atol=1e-4)
         assert torch.allclose(by_hand[i][real], alone[real], atol=1e-4)
 
-
 def test_generation_with_mixed_prompts_is_one_by_one(model):
     softs, pins, text = mixture(model)
     rows = [[i for i in row if i >= 0] for row in text.tolist()]
     together = model.generate(rows, 12, prefill(softs, model, pins))
     for soft, pin, row, answer in zip(softs, pins, rows, together):
         assert answer == model.generate([row], 12, soft.past(model, pin))[0]
-
 
 def test_rows_permute_and_do_not_touch_each_other(model):
     softs, pins, text = mixture(model)
@@ -106,14 +97,12 @@ def test_rows_permute_and_do_not_touch_each_other(model):
     fewer = model(text[:40], prefill(softs[:40], model, pins[:40]))[0]
     assert torch.allclose(fewer[real[:40]], logits[:40][real[:40]], atol=1e-4)
 
-
 def test_pinned_prompt_is_seen_from_afar_and_a_sliding_one_is_not():
     model = make_model(window=4)  # 2 layers: 2 * (4 - 1) = 6 positions of reach
     for pinned, reach in ((0, False), (None, True), (3, True)):
         soft = text_prompt(model, n=3)
         model(ids(1, 20), soft.past(model, pinned))[0][0, 10].sum().backward()
         assert (soft.embeddings.grad.abs().max() > 0) == reach
-
 
 def test_order_of_prefix_slots_does_not_matter_without_a_window():
     for window, same in ((None, True), (5, False)):
@@ -123,7 +112,6 @@ def test_order_of_prefix_slots_does_not_matter_without_a_window():
         a, b = (model(ids(1, T), soft.past(model, 0))[0] for soft in (prefix, other))
         assert torch.allclose(a, b, atol=1e-5) == same
 
-
 def test_prefix_under_gqa_is_the_repeated_prefix_under_mha():
     gqa = make_model()
     mha = as_mha(gqa)
@@ -132,7 +120,6 @@ def test_prefix_under_gqa_is_the_repeated_prefix_under_mha():
     assert torch.allclose(
         gqa(ids(1, T), narrow.past(gqa))[0], mha(ids(1, T), wide.past(mha))[0], atol=1e-5
     )
-
 
 def test_zero_prefix_is_not_nothing():
     """P zero keys take a share P / (P + sum exp(scores)) of the attention, and give nothing."""
@@ -145,7 +132,6 @@ def test_zero_prefix_is_not_nothing():
     weight = ((q * k).sum(-1, keepdim=True) / 8**0.5).exp()
     assert torch.allclose(out, v * weight / (weight + P), atol=1e-6)
 
-
 def test_folded_mlp_is_the_live_mlp(model, tmp_path):
     soft = text_prompt(model, PrefixMLP, width=16)
     torch.nn.init.normal_(soft.down.weight)
@@ -156,7 +142,6 @@ def test_folded_mlp_is_the_live_mlp(model, tmp_path):
     assert isinstance(kept, PrefixTuning) and torch.equal(
         model(ids(2, T), kept.past(model))[0], want
     )
-
 
 @pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning, PrefixMLP])
 def test_training_leaves_the_base_bit_identical(model, kind):
@@ -172,7 +157,6 @@ def test_training_leaves_the_base_bit_identical(model, kind):
     assert losses[-1] < losses[0] - 0.05
     assert model.fingerprint() == before
     assert all(p.grad is None for p in model.parameters())
-
 
 def test_initializations():
     model = make_model(vocab_size=500)
@@ -192,21 +176,16 @@ def test_initializations():
     assert abs(normal.mean()) < 0.05 and abs(normal.std() - 1) < 0.05
     assert torch.equal(normal, initial_embeddings(model, 200, "normal", generator=gen()))
 
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ((5, "zeros"), "unknown initialization 'zeros'"),
-        ((5, "text"), "at least one token"),
-        ((5, "text", []), "at least one token"),
-        ((256, "normal"), "256 virtual tokens.*block_size=256"),
-        ((-1, "normal"), "-1 virtual tokens"),
-    ],
-)
+@pytest.mark.parametrize("arguments, message", [
+    ((5, "zeros"), "unknown initialization 'zeros'"),
+    ((5, "text"), "at least one token"),
+    ((5, "text", []), "at least one token"),
+    ((256, "normal"), "256 virtual tokens.*block_size=256"),
+    ((-1, "normal"), "-1 virtual tokens"),
+])
 def test_initializations_that_cannot_be(arguments, message):
     with pytest.raises(ValueError, match=message):
         initial_embeddings(make_model(), *arguments)
-
 
 @pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning])
 def test_saved_and_loaded_bit_for_bit(model, tmp_path, kind):
@@ -217,7 +196,6 @@ def test_saved_and_loaded_bit_for_bit(model, tmp_path, kind):
     assert all(torch.equal(a, b) for a, b in zip(soft.parameters(), kept.parameters()))
     assert os.listdir(tmp_path) == ["soft.pt"]
 
-
 def test_a_prompt_belongs_to_one_base(tmp_path):
     model, other = make_model(), make_model(seed=1)
     save(text_prompt(model), tmp_path / "soft.pt", model)
@@ -226,7 +204,6 @@ def test_a_prompt_belongs_to_one_base(tmp_path):
     assert model.fingerprint()[:16] in str(refused.value) and other.fingerprint()[:16] in str(
         refused.value
     )
-
 
 def test_damaged_files_are_refused(tmp_path):
     model, path = make_model(), tmp_path / "soft.pt"
@@ -244,11 +221,9 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not hold a soft prompt"):
         load(path, model)
 
-
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("bomb-went-off",)
-
 
 def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -260,7 +235,6 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
         load("plain.pt", make_model())
     assert not os.path.exists("bomb-went-off")
 
-
 def test_nearest_tokens_has_a_control():
     model = make_model(vocab_size=500)
     near = nearest_tokens(text_prompt(model), model, 3)
@@ -271,13 +245,11 @@ def test_nearest_tokens_has_a_control():
     with pytest.raises(ValueError, match="prefix"):
         nearest_tokens(text_prompt(model, PrefixTuning), model, 3)
 
-
 def test_trainable_fraction():
     model = make_model()
     total = sum(p.numel() for p in model.parameters())
     assert trainable_fraction(text_prompt(model), model) == P * 32 / total
     assert trainable_fraction(text_prompt(model, PrefixTuning), model) == 2 * 2 * 2 * P * 8 / total
-
 
 def test_a_past_of_other_rows_than_the_text_is_refused(model):
     past = prefill(mixture(model, 3)[0], model)

@@ -2,54 +2,44 @@
 
 import csv
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pretrain
 import pytest
-import tiktoken
 import torch
-from conftest import make_model
+from conftest import ROOT, make_model
+from pretrain import bpe
 
 import train
 from model import GPT, GPTConfig
-from softprompt import PrefixTuning, PromptTuning, initial_embeddings, load
-from train import JOBS, Arm, Plan, Results, Sentence, Tokenizer, bpe, collate, fit, score
+from softprompt import PrefixTuning, PromptTuning, initial_embeddings, load, save
+from train import JOBS, Arm, Plan, Results, Sentence, Start, Tokenizer, collate, fit, score
+from tutorials import findings
 
-ROOT = Path(train.__file__).parent
 WORDS = "Return the matrix of a graph, plot one axis, solve an equation and open every file".split()
-
 
 def sentences(n, seed=0):
     gen = random.Random(seed)
-    return [
-        Sentence(
-            " ".join(gen.choices(WORDS, k=gen.randint(3, 8))).strip(",") + ".",
-            gen.choice(train.LIBRARIES),
-            gen.choice(["class", "function"]),
-        )
-        for _ in range(n)
-    ]
+    texts = [" ".join(gen.choices(WORDS, k=gen.randint(3, 8))).strip(",") + "." for _ in range(n)]
+    return [Sentence(text, gen.choice(train.LIBRARIES), gen.choice(["class", "function"]))
+            for text in texts]
 
+TOKENS = bpe([s.text for s in sentences(50)] + ["\n -> numpy torch class function"], 330)
 
 @pytest.fixture(scope="module")
 def tok():
-    return Tokenizer(
-        bpe([s.text for s in sentences(50)] + ["\n -> numpy torch class function"], 330)
-    )
-
+    return Tokenizer.from_tokens(TOKENS)
 
 def tiny(tok, **shape):
     return make_model(vocab_size=tok.end + 1, n_layer=1, n_embd=16, window=24, **shape)
 
-
 def slow_bpe(texts, size):
     """The definition: count all pairs, merge the commonest (of equals, the first in order)."""
-    words = [
-        [bytes([b]) for b in piece.encode()]
-        for text in texts
-        for piece in train.re.findall(train.PATTERN, text)
-    ]
+    words = [[bytes([b]) for b in piece.encode()]
+             for text in texts for piece in re.findall(train.PATTERN, text)]
     tokens = [bytes([b]) for b in range(256)]
     while len(tokens) < size:
         counts = train.Counter(pair for word in words for pair in zip(word, word[1:]))
@@ -65,145 +55,96 @@ def slow_bpe(texts, size):
                 j += 1
     return tokens
 
-
 def test_bpe_is_its_definition():
-    texts = [s.text for s in sentences(30)] + [
-        "aaaa aaa aaaaa banana bandana",
-        "x = 12 + 3_4",
-        "naïve café",
-    ]
+    texts = [s.text for s in sentences(30)]
+    texts += ["aaaa aaa aaaaa banana bandana", "x = 12 + 3_4", "naïve café"]
     assert bpe(texts, 400) == slow_bpe(texts, 400)
 
-
 def test_tokenizer_round_trips_anything(tok):
-    gen = random.Random(0)
+    gen, ranges = random.Random(0), ((1, 128), (128, 0xD800), (0xE000, 0x20000))
     for _ in range(300):
-        text = "".join(
-            chr(
-                gen.choice(
-                    [
-                        gen.randrange(1, 128),
-                        gen.randrange(128, 0xD800),
-                        gen.randrange(0xE000, 0x20000),
-                    ]
-                )
-            )
-            for _ in range(gen.randrange(40))
-        )
+        text = "".join(chr(gen.randrange(*gen.choice(ranges))) for _ in range(gen.randrange(40)))
         assert tok.decode(tok.encode(text)) == text
-    assert all(tok.encoding.decode_single_token_bytes(b) == bytes([b]) for b in range(256))
-    assert isinstance(tok.encoding, tiktoken.Encoding) and tok.end not in tok.encode("<|end|>")
-
+    assert all(tok.decode([b]).encode() == bytes([b]) for b in range(128))
+    assert tok.end == len(TOKENS) and tok.end not in tok.encode("<|end|>")
 
 def test_an_example_is_wording_then_sentence_then_answer(tok):
     s = Sentence("Return the matrix of a graph.", "networkx", "function")
-    for job, answer in zip(
-        ("library", "kind", "first", "last", "count"),
-        ("networkx", "function", "Return", "graph", "6"),
-    ):
+    for job, answer in {"library": "networkx", "kind": "function", "first": "Return",
+                        "last": "graph", "count": "6"}.items():
         question, ids = tok.example(s.text, JOBS[job].answer(s), "Say it.")
         assert tok.decode(question) == "Say it.\nReturn the matrix of a graph. ->"
         assert ids[-1] == tok.end and tok.decode(ids[:-1]) == " " + answer
         # Cut off the wording's ids, and what is left is the example without a wording.
         assert question[len(tok.encode("Say it.")) :] == tok.example(s.text, "x")[0]
 
-
 def test_collate_scores_the_answers_and_nothing_else():
     idx, targets = collate([([1, 2, 3], [4, 5]), ([6], [7, 8, 9])], "cpu")
     assert idx.tolist() == [[1, 2, 3, 4], [6, 7, 8, -1]]
     assert targets.tolist() == [[-1, -1, 4, 5], [7, 8, 9, -1]]
 
-
 def test_docstrings_are_read_without_importing(tmp_path):
     path = tmp_path / "module.py"
-    path.write_text(
-        'raise SystemExit\nclass A:\n    """A summary.\n\n    More."""\n'
-        '    async def f(self):\n        """Another."""\n'
-    )
-    assert sorted(train.docstrings_in(("numpy", path))) == [
-        ("numpy", "class", "A summary.\n\nMore."),
-        ("numpy", "function", "Another."),
-    ]
+    path.write_text('raise SystemExit\nclass A:\n    """A summary.\n\n    More."""\n'
+                    '    async def f(self):\n        """Another."""\n')
+    found = sorted(one for one in train.docstrings_in(("numpy", path)) if one[2])
+    assert found == [("numpy", "class", "A summary.\n\nMore."), ("numpy", "function", "Another.")]
     path.write_text("def broken(:\n")
     assert train.docstrings_in(("numpy", path)) == []
 
-
 def test_sentences_are_split_by_their_own_text():
-    docs = [
-        ("numpy", "function", f"Give back number {i} of them all.\n\nMore.") for i in range(2000)
-    ]
-    docs += [
-        ("numpy", "class", "An array of numpy scalars, they say."),
-        ("torch", "class", "Too short."),
-        ("torch", "class", "Ünicode is left out of the sentences."),
-        docs[0],
-    ]
+    docs = [("numpy", "function", f"Give back number {i} of them all.\n\nMore.")
+            for i in range(2000)]
+    docs += [("numpy", "class", "An array of numpy scalars, they say."),
+             ("torch", "class", "Too short."),
+             ("torch", "class", "Ünicode is left out of the sentences."), docs[0]]
     data = train.sentences_of(docs)
     assert sum(map(len, data.values())) == 2000
     assert all(train.split_of(s.text) == split for split, part in data.items() for s in part)
     assert 0.7 < len(data["train"]) / 2000 < 0.9 and data == train.sentences_of(docs[::-1])
 
-
 def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
     model, some = tiny(tok), sentences(80)
     rows = [tok.example(s.text, JOBS["count"].answer(s)) for s in some]
-    soft = PromptTuning(torch.randn(3, 16))
-    nats, tokens, right = score(model, soft.past(model), rows)[:, 0].tolist()
-    assert nats / tokens == pytest.approx(
-        model.loss(*collate(rows, "cpu"), soft.past(model)).item(), rel=1e-5
-    )
-    answers = model.generate([question for question, _ in rows], 4, soft.past(model), stop=tok.end)
+    past = PromptTuning(torch.randn(3, 16)).past(model)
+    nats, tokens, right = score(model, past, rows)[:, 0].tolist()
+    assert nats / tokens == pytest.approx(model.loss(*collate(rows, "cpu"), past).item(), rel=1e-5)
+    answers = model.generate([question for question, _ in rows], 4, past, stop=tok.end)
     assert right == sum(answer == want[:-1] for answer, (_, want) in zip(answers, rows))
     assert tokens == sum(len(answer) for _, answer in rows)
 
-
 @pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning])
 def test_trained_together_is_trained_alone(tok, kind):
-    model, train_rows = (
-        tiny(tok),
-        {
-            job: [tok.example(*pair) for pair in JOBS[job].pairs(sentences(60))]
-            for job in ("kind", "count")
-        },
-    )
+    model = tiny(tok)
+    rows = {job: [tok.example(*pair) for pair in JOBS[job].pairs(sentences(60))]
+            for job in ("kind", "count")}
     before = model.fingerprint()
 
     def arms():
         torch.manual_seed(0)
-        settings = [
-            ("kind", 0.03, 0, None, 4),
-            ("count", 0.01, 1, 0, 30),
-            ("kind", 0.1, 2, None, 1),
-        ]
-        return [
-            Arm(kind.start(model, torch.randn(P, 16) * 0.2), job, lr, seed, pinned)
-            for job, lr, seed, pinned, P in settings
-        ]
+        many = ("kind", 0.03, 0, None, 4), ("count", 0.01, 1, 0, 30), ("kind", 0.1, 2, None, 1)
+        return [Arm(kind.start(model, torch.randn(P, 16) * 0.2), job, lr, seed, pinned)
+                for job, lr, seed, pinned, P in many]
 
     together, alone, start = arms(), arms(), arms()
-    fit(model, together, train_rows, 6, 4, lambda *state: None)
+    fit(model, together, rows, 6, 4, lambda *state: None)
     for arm in alone:
-        fit(model, [arm], train_rows, 6, 4, lambda *state: None)
+        fit(model, [arm], rows, 6, 4, lambda *state: None)
     for a, b, c in zip(together, alone, start):
         for p, q, r in zip(a.soft.parameters(), b.soft.parameters(), c.soft.parameters()):
             assert torch.allclose(p, q, atol=2e-4) and not torch.allclose(p, r, atol=2e-3)
     assert model.fingerprint() == before
 
-
 def test_shipped_base():
     model, tok = train.load_base(train.Settings())
     config = model.config
     assert config.n_kv_head < config.n_head and config.window < max(Plan().lengths)
-    assert (ROOT / "base.pt").stat().st_size < 5e6
-    held_out = [
-        Sentence("Compute the eigenvalues of a square matrix.", "sympy", "function"),
-        Sentence("Return the shortest path between two nodes.", "networkx", "function"),
-    ]
-    for s in held_out:
+    assert (ROOT / "tutorials" / "base.pt").stat().st_size < 5e6
+    for s in (Sentence("Compute the eigenvalues of a square matrix.", "sympy", "function"),
+              Sentence("Return the shortest path between two nodes.", "networkx", "function")):
         for job in ("first", "last", "kind"):
             question, answer = tok.example(s.text, JOBS[job].answer(s), JOBS[job].wordings[0])
             assert model.generate([question], 8, stop=tok.end) == [answer[:-1]]
-
 
 @pytest.fixture
 def small_world(tok, tmp_path, monkeypatch):
@@ -213,120 +154,104 @@ def small_world(tok, tmp_path, monkeypatch):
     model = GPT(GPTConfig(tok.end + 1, 128, 1, 2, 32, n_kv_head=1, window=16))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     for step in range(60):
-        job = ("kind", "count")[step % 2]
-        rows = [
-            tok.example(s.text, JOBS[job].answer(s), JOBS[job].wordings[0])
-            for s in random.Random(step).sample(data["train"], 16)
-        ]
+        job = JOBS[("kind", "count")[step % 2]]
+        rows = [tok.example(s.text, job.answer(s), job.wordings[0])
+                for s in random.Random(step).sample(data["train"], 16)]
         optimizer.zero_grad()
         model.loss(*collate(rows, "cpu")).backward()
         optimizer.step()
-    tokens = [tok.encoding.decode_single_token_bytes(i).decode("latin-1") for i in range(tok.end)]
-    model.save(tmp_path / "base.pt", tokenizer=tokens)
-    monkeypatch.setattr(train, "sentences_of", lambda docstrings: data)
-    monkeypatch.setattr(train, "read_docstrings", lambda out: [])
+    model.save(tmp_path / "base.pt", tokenizer=[token.decode("latin-1") for token in TOKENS])
+    monkeypatch.setattr(train, "load_data", lambda out: data)
     plan = Plan("full", ("kind",), ("related", "normal"), (0.3,), 2, (1, 20), 2, 12, 4, 12, 24)
     monkeypatch.setattr(train, "Plan", lambda: plan)
     return tmp_path
 
-
 def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
-    out, command = (
-        small_world / "out",
-        ["--base", str(small_world / "base.pt"), "--out", str(small_world / "out")],
-    )
-    weights = train.weights
+    base, out = str(small_world / "base.pt"), small_world / "out"
+    command, experiment = ["--base", base, "--out", str(out)], train.EXPERIMENTS["length"]
 
     def killed(lab, job):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "weights", killed)
+    monkeypatch.setitem(train.EXPERIMENTS, "length", killed)
     with pytest.raises(SystemExit) as stop:
         train.main(command)
     assert stop.value.code == 130
     half = (out / "results.csv").read_text()
-    begun = half.splitlines()[-1].replace(",test,", ",valid,").replace("length", "methods")
-    with open(out / "results.csv", "a") as file:  # a run that had only begun to write
-        file.write(f"{begun}\nfull,hal")
-    monkeypatch.setattr(train, "weights", weights)
+    monkeypatch.setitem(train.EXPERIMENTS, "length", experiment)
+    for done in ("methods", "initialization"):  # what is done is not done again
+        monkeypatch.setitem(train.EXPERIMENTS, done, None)
     train.main(command)
     done = (out / "results.csv").read_text()
-    assert done.startswith(half) and begun not in done and "full,hal" not in done
+    assert done.startswith(half) and {"tuning", "initialization"} <= {
+        row["experiment"] for row in csv.DictReader(half.splitlines())}
     rows = list(csv.DictReader(done.splitlines()))
-    key = [tuple(row[name] for name in train.FIELDS[:12]) for row in rows]
+    key = [tuple(row[name] for name in train.COLUMNS[:12]) for row in rows]
     assert len(set(key)) == len(key)
 
-    results = Results(out / "results.csv", plan="full", base=rows[0]["base"])
+    results = Results(out / "results.csv", "full", rows[0]["base"])
     [none] = results.find(method="none", split="test")
     learned = results.find(experiment="initialization", init="related", split="test")
     assert min(row["loss"] for row in learned) < none["loss"]
-    names = {
-        "initialization.png",
-        "length.png",
-        "methods.png",
-        "kind.pt",
-        "library.pt",
-        "results.csv",
-    }
-    assert names <= {path.name for path in out.iterdir()}
-    assert not list(out.glob("*.part*"))
-    model, _ = train.load_base(train.Settings(base=str(small_world / "base.pt")))
+    names = {"initialization.png", "length.png", "methods.png", "kind.pt", "library.pt"}
+    assert names <= {path.name for path in out.iterdir()} and not list(out.glob("*.part*"))
+    model, _ = train.load_base(train.Settings(base=base))
     assert load(out / "kind.pt", model).facts["job"] == "kind"
     printed = capsys.readouterr().out
-    assert "kind: " in printed and "N(0, 1)" in printed and "all at once" not in printed
+    assert "kind: " in printed and "N(0, 1)" in printed
 
-    other = make_model()  # a prompt of another base takes the name of one of ours
-    train.softprompt.save(PromptTuning(torch.zeros(2, 32)), out / "kind.pt", other)
-    train.main(command)
-    assert load(out / "kind.pt", model).facts["job"] == "kind"
-
-    stamp, done = (out / "length.png").stat().st_mtime_ns, (out / "results.csv").read_text()
+    stamp = (out / "length.png").stat().st_mtime_ns
     monkeypatch.setattr(train, "fit", None)  # a finished job only draws
     train.main(command)
-    (out / "results.csv").write_text(done + "full,hal")  # of a run that goes on elsewhere
     train.main(["plot", "--out", str(out)])
-    assert (out / "results.csv").read_text() == done + "full,hal" and (
-        out / "length.png"
-    ).stat().st_mtime_ns > stamp
+    assert (out / "results.csv").read_text() == done
+    assert (out / "length.png").stat().st_mtime_ns > stamp
 
+def test_a_start_is_one_entry_in_one_table(small_world, monkeypatch, capsys):
+    monkeypatch.setitem(train.STARTS, "zeros", Start("night train", "#123456",
+                                                     lambda tok, job, _: tok.encode("night")))
+    plan = train.Plan()._replace(starts=("related", "zeros", "normal"), seeds=1, length_seeds=1)
+    monkeypatch.setattr(train, "Plan", lambda: plan)
+    from matplotlib.figure import Figure
+    titles, write = [], Figure.suptitle
+    monkeypatch.setattr(Figure, "suptitle", lambda f, text: titles.append(text) or write(f, text))
+    train.main(["--base", str(small_world / "base.pt"), "--out", str(small_world / "out")])
+    assert "night train" in capsys.readouterr().out
+    assert titles[0].startswith("3 places for a prompt to start from")
 
 def test_a_sliding_prefix_starts_as_the_sliding_prompt(tok):
     model = tiny(tok)
     lab = train.Lab(model, tok, {})
     prompt, prefix, held = (
-        lab.arm("length", "kind", method, "vocab", 40, 0.1, 0, pinned).soft.past(model, pinned)
-        for method, pinned in (("prompt", 0), ("prefix", 0), ("prefix", None))
-    )
+        lab.arm("length", "kind", method, "vocab", 40, 0, pinned=pinned).soft.past(model, pinned)
+        for method, pinned in (("prompt", 0), ("prefix", 0), ("prefix", None)))
     assert all(torch.equal(a, b) for a, b in zip(prompt.values, prefix.values))
     idx = torch.arange(9)[None]
     assert torch.equal(model(idx, prompt)[0], model(idx, prefix)[0])
     assert not torch.equal(model(idx, prefix)[0], model(idx, held)[0])
 
+def test_lora_starts_as_the_base_and_leaves_it_alone(tok):
+    model, other, idx = tiny(tok), tiny(tok), torch.arange(9)[None]
+    learned, before = train.add_lora(other), model.fingerprint()
+    assert len(learned) == 8 and torch.equal(model(idx)[0], other(idx)[0])
+    with torch.no_grad():
+        learned[1].normal_()
+    assert not torch.allclose(model(idx)[0], other(idx)[0], atol=1e-3)
+    linear = other.model.layers[0].self_attn.q_proj
+    with torch.no_grad():
+        linear._forward_hooks.popitem()
+        linear.weight += 2 * learned[1] @ learned[0]  # the same, merged into the weight
+    x = torch.randn(1, 5, 16)
+    hooked = train.add_lora(model)
+    for mine, its in zip(hooked[:2], learned[:2]):
+        mine.data = its.data
+    assert torch.allclose(model.model.layers[0].self_attn.q_proj(x), linear(x), atol=1e-5)
+    assert model.fingerprint() == before
 
 def test_tune_then_generate(small_world, capsys):
     base, path = ["--base", str(small_world / "base.pt")], str(small_world / "first.pt")
-    train.main(
-        [
-            "tune",
-            "--job",
-            "count",
-            "--method",
-            "prefix",
-            "--length",
-            "3",
-            "--init",
-            "text",
-            "--init-text",
-            "Count the words",
-            "--steps",
-            "4",
-            "--save",
-            path,
-            "--out",
-            str(small_world / "out"),
-            *base,
-        ]
-    )
+    train.main(["tune", "--job", "count", "--method", "prefix", "--length", "3", "--init", "text",
+                "--init-text", "Count the words", "--steps", "4", "--save", path, *base])
     assert "3 virtual tokens" in capsys.readouterr().out
     second = str(small_world / "second.pt")
     more = ["--init", "matched", "--lr", "0.01", "--seed", "3", "--save", second, *base]
@@ -340,64 +265,53 @@ def test_tune_then_generate(small_world, capsys):
         alone += [line.split() for line in lines[1:]]
     assert alone[:2] == alone[2:] and path == alone[0][0] and second == alone[1][0]
 
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["tune", "--job", "poem"], "'poem'.*library"),
-        (["tune", "--method", "lora"], "'lora'.*prefix"),
-        (["tune", "--init", "zeros"], "'zeros'.*matched"),
-        (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
-        (["tune", "--length", "x"], "--length.*'x'"),
-        (["tune", "--init", "text"], "--init-text"),
-        (["tune", "--init", "text", "--init-text", " "], "--init-text"),
-        (["--base", "nowhere.pt"], "nowhere.pt.*pretrain"),
-        (["--base", "damaged.pt"], "damaged.pt is damaged"),
-        (["--base", "prompt.pt"], "prompt.pt does not hold a base model"),
-        (
-            ["generate", "--prompt", "other.pt", "--text", "A word."],
-            "trained on the base .* this base is",
-        ),
-        (["generate", "--prompt", "nowhere.pt", "--text", "A word."], "nowhere.pt"),
-        (
-            ["generate", "--prompt", "prompt.pt", "other.pt", "--text", "A word."],
-            "other.pt was trained",
-        ),
-        (["generate", "--text", "A word."], "--prompt"),
-        (["--out", "damaged.pt"], "damaged.pt"),
-        (["plot", "--out", "empty"], "results.csv"),
-        (["tune", "--steps", "0"], "--steps 0"),
-        (["tune", "--save", "nowhere/soft.pt"], "nowhere/soft.pt"),
-        (["--base", "bare.pt"], "bare.pt has no tokenizer"),
-        (["--device", "cpu:x"], "cpu:x"),
-        (["plot", "--lr", "1"], "--lr belongs to tune"),
-        (["--nonsense"], "--nonsense"),
-        (["--device", "cuda"], "cuda"),
-        (["--device", "abacus"], "abacus"),
-    ],
-)
+@pytest.mark.parametrize("arguments, message", [
+    (["tune", "--job", "poem"], "'poem'.*library"),
+    (["tune", "--method", "lora"], "'lora'.*prefix"),
+    (["tune", "--init", "zeros"], "zeros: no such file.*matched"),
+    (["tune", "--init", "other.pt"], "other.pt was trained on the base .* this base is"),
+    (["tune", "--init", "prompt.pt", "--method", "prefix"], "prompt.pt is a prompt: give --method"),
+    (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
+    (["tune", "--length", "x"], "--length.*'x'"),
+    (["tune", "--init", "text"], "--init-text"),
+    (["tune", "--init", "text", "--init-text", " "], "--init-text"),
+    (["tune", "--steps", "0"], "--steps 0"),
+    (["tune", "--valid", "valid.tsv"], "give --job NAME, or --data FILE"),
+    (["--base", "nowhere.pt"], "nowhere.pt"),
+    (["--base", "nowhere"], "nowhere is no folder"),
+    (["--base", "damaged.pt"], "damaged.pt is damaged"),
+    (["--base", "prompt.pt"], "prompt.pt does not hold a base model"),
+    (["--base", "bare.pt"], "bare.pt has no tokenizer"),
+    (["generate", "--prompt", "other.pt", "--text", "A word."], "other.pt was trained on the base"),
+    (["generate", "--prompt", "nowhere.pt", "--text", "A word."], "nowhere.pt"),
+    (["generate", "--prompt", "prompt.pt", "other.pt", "--text", "A."], "other.pt was trained"),
+    (["generate", "--text", "A word."], "--prompt"),
+    (["generate", "--prompt", "prompt.pt"], "generate needs --prompt FILE"),
+    (["generate", "--prompt", "prompt.pt", "--text", "x", "--data", "a.tsv"], "--text .* or"),
+    (["--out", "damaged.pt"], "damaged.pt"),
+    (["plot", "--out", "empty"], "results.csv"),
+    (["--device", "cpu:x"], "cpu:x"),
+    (["plot", "--lr", "1"], "--lr belongs to tune"),
+    (["--nonsense"], "--nonsense"),
+    (["--device", "cuda"], "cuda"),
+    (["--device", "abacus"], "abacus"),
+])
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
     if arguments[-1] == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     monkeypatch.chdir(tmp_path)
-    Path("damaged.pt").write_bytes((ROOT / "base.pt").read_bytes()[:-7])
+    Path("damaged.pt").write_bytes((ROOT / "tutorials" / "base.pt").read_bytes()[:-7])
     model, _ = train.load_base(train.Settings())
-    train.softprompt.save(PromptTuning(initial_embeddings(model, 2, "vocab")), "prompt.pt", model)
+    save(PromptTuning(initial_embeddings(model, 2, "vocab")), "prompt.pt", model)
     other = make_model()
-    train.softprompt.save(PromptTuning(torch.randn(2, 32)), "other.pt", other)
+    save(PromptTuning(torch.randn(2, 32)), "other.pt", other)
     other.save("bare.pt")
-    monkeypatch.setattr(train, "read_docstrings", lambda out: [])
+    before = sorted(tmp_path.iterdir())
     with pytest.raises(SystemExit) as stop:
         train.main(arguments)
     lines = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and len(lines) == 1 and train.re.search(message, lines[0]), lines
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "bare.pt",
-        "damaged.pt",
-        "other.pt",
-        "prompt.pt",
-    ]
-
+    assert stop.value.code == 2 and len(lines) == 1 and re.search(message, lines[0]), lines
+    assert sorted(tmp_path.iterdir()) == before
 
 def test_no_docstrings_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "source_files", lambda: [])
@@ -405,39 +319,30 @@ def test_no_docstrings_is_said(tmp_path, monkeypatch, capsys):
         train.main(["--out", str(tmp_path)])
     assert stop.value.code == 2 and "no docstrings" in capsys.readouterr().err
 
-
 def test_nothing_happens_at_import_and_help_lists_every_option():
-    done = subprocess.run(
-        [sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0 and all(
-        f"--{f.name.replace('_', '-')}" in done.stdout for f in train.fields(train.Settings)
-    )
-
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True,
+                          text=True)
+    options = [f"--{f.name.replace('_', '-')}" for f in train.fields(train.Settings)]
+    assert done.returncode == 0 and all(option in done.stdout for option in options)
 
 def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "load_data", lambda out: ({"train": sentences(100)}, None))
-    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.setattr(train, "load_data", lambda out: {"train": sentences(100)})
+    code = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1]
     names = {}
-    exec(code, names)
+    exec(code.split("```")[0], names)
     assert load("library.pt", names["model"]).facts == {"job": "library"} and names["loss"] < 3
 
-
-def test_pretraining_resumes_as_if_never_stopped(tok, tmp_path, monkeypatch, capsys):
+def test_pretraining_resumes_as_if_never_stopped(tmp_path, monkeypatch, capsys):
     data = {"train": sentences(60), "valid": sentences(9, 1), "test": sentences(9, 2)}
-    docs = [
-        ("numpy", "function", f"{s.text}\n\nSome more words about it. " * 9) for s in data["train"]
-    ]
-    monkeypatch.setattr(train, "sentences_of", lambda docstrings: data)
-    monkeypatch.setattr(train, "read_docstrings", lambda out: docs)
-    monkeypatch.setattr(
-        train, "SHAPE", dict(vocab_size=300, block_size=160, n_layer=1, n_head=2, n_embd=16)
-    )
-    monkeypatch.setattr(train, "LM_STEPS", 3)
-    monkeypatch.setattr(train, "JOB_STEPS", 4)
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
-    batch, steps = train.pretrain_batch, []
+    docs = [("numpy", "function", f"{s.text}\n\nSome more words about it. " * 9)
+            for s in data["train"]]
+    monkeypatch.setattr(pretrain, "sentences_of", lambda docstrings: data)
+    monkeypatch.setattr(pretrain, "read_docstrings", lambda out: docs)
+    shape = dict(vocab_size=300, block_size=160, n_layer=1, n_head=2, n_embd=16)
+    for name, value in {"SHAPE": shape, "LM_STEPS": 3, "JOB_STEPS": 4, "SAVE_EVERY": 0}.items():
+        monkeypatch.setattr(pretrain, name, value)
+    batch, steps = pretrain.batch_of, []
 
     def killed(step, *arguments):
         steps.append(step)
@@ -445,35 +350,44 @@ def test_pretraining_resumes_as_if_never_stopped(tok, tmp_path, monkeypatch, cap
             raise KeyboardInterrupt
         return batch(step, *arguments)
 
-    monkeypatch.setattr(train, "pretrain_batch", killed)
-    once, twice = (
-        ["pretrain", "--base", str(tmp_path / f"{n}.pt"), "--out", str(tmp_path)] for n in "12"
-    )
-    with pytest.raises(SystemExit):
-        train.main(once)
-    train.main(once)
+    monkeypatch.setattr(pretrain, "batch_of", killed)
+    once, twice = (pretrain.parse(["--base", str(tmp_path / f"{n}.pt")]) for n in "12")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(once)
+    pretrain.pretrain(once)
     assert steps == [0, 1, 2, 3, 4, 4, 5, 6]
-    train.main(twice)
+    pretrain.pretrain(twice)
     assert steps[8:] == [0, 1, 2, 3, 4, 5, 6]  # a finished one is not gone on with
     one, two = (GPT.load(tmp_path / f"{n}.pt") for n in "12")
     assert one.fingerprint() == two.fingerprint() and "tokenizer" in one.facts
     assert "unseen wordings" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.ckpt"))
 
-
-def test_results_survive_a_torn_line(tmp_path):
-    facts = dict.fromkeys(train.FIELDS, 1)
-    about, path = {"plan": "full", "base": "b"}, tmp_path / "results.csv"
-    results = Results(path, **about)
-    results.prune()
-    results.add({**facts, **about}, split="test", seed=1)
+def test_results_are_whole_experiments(tmp_path, monkeypatch):
+    path, row = tmp_path / "results.csv", dict.fromkeys(train.COLUMNS, 1)
+    results = Results(path, "full", "b")
+    results.add([{**row, "plan": "full", "base": "b", "seed": seed} for seed in (1, 2)])
+    Results(path, "quick", "b").add([{**row, "plan": "quick", "base": "b"}])
     whole = path.read_text()
-    results.add({**facts, **about}, split="test", seed=2)
-    for cut in (-1, -2, -20):
-        path.write_text((whole + whole.splitlines()[1] + "\n")[:cut])
-        results = Results(path, **about)
-        assert len(results.rows) == 1
-        results.prune()
-        assert path.read_text() == whole
+    assert len(Results(path, "full", "b").find(seed=2)) == 1
+    assert len(Results(path, "quick", "b").find()) == 1
+
+    def killed(self, other):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Results(path, "full", "b").add([row])
+    assert path.read_text() == whole
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no results file"):
-        Results(path, **about)
+        Results(path, "full", "b")
+
+def test_the_one_standard_error_rule(tmp_path):
+    results = Results(tmp_path / "results.csv", "full", "b")
+    row = {**dict.fromkeys(train.COLUMNS, 1), "plan": "full", "base": "b", "job": "j",
+           "experiment": "length", "method": "prompt", "pinned": "yes", "split": "valid"}
+    accuracies = {1: (0.5, 0.6), 4: (0.79, 0.81), 8: (0.7, 0.9), 16: (0.8, 0.82)}
+    results.add([{**row, "length": length, "accuracy": accuracy}
+                 for length, values in accuracies.items() for accuracy in values])
+    assert findings.chosen_length(results, "j", "prompt") == 4  # 16 is best, and its error is 0.01

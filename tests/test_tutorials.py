@@ -23,15 +23,12 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]_*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
-
 def cells(path, kind="code"):
     found = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in found if cell["cell_type"] == kind]
 
-
 def source(path):
     return "\n\n".join("".join(cell["source"]) for cell in cells(path))
-
 
 @EACH
 def test_stored_outputs_are_one_run_without_errors(path):
@@ -44,7 +41,6 @@ def test_stored_outputs_are_one_run_without_errors(path):
     text = json.dumps([{**o, "data": {**o.get("data", {}), "image/png": ""}} for o in outputs])
     assert not re.search(r"/(home|root|tmp|work|Users|mnt)/|site-packages|[A-Z]:\\\\", text)
     assert path.stat().st_size < 1_000_000
-
 
 @EACH
 def test_cells_are_few_short_and_plain(path):
@@ -61,12 +57,10 @@ def test_cells_are_few_short_and_plain(path):
     named = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     assert not named & ours, "what our files have is imported"
 
-
 def exercises():
     import checks
 
     return [name for name, item in vars(checks).items() if hasattr(item, "__wrapped__")]
-
 
 def stubs():
     """{name: (function of the notebook, its notebook)} of all that is left to solve."""
@@ -81,7 +75,6 @@ def stubs():
                 found[name] = space[name], path
     return found
 
-
 def test_every_exercise_has_a_stub_a_check_and_a_solution():
     import solutions
 
@@ -91,7 +84,6 @@ def test_every_exercise_has_a_stub_a_check_and_a_solution():
         assert f"print(checks.{name}({name}))" in source(path) and stub.__doc__
     for path in NOTEBOOKS:
         assert 3 <= sum(where == path for _, where in stubs().values()) <= 4, path
-
 
 @pytest.mark.parametrize("name", exercises())
 def test_a_check_knows_right_from_wrong(name):
@@ -105,7 +97,6 @@ def test_a_check_knows_right_from_wrong(name):
     assert check(stubs()[name][0]).startswith("not yet: replace")
     assert re.match("not yet: (?!replace|your function stopped)", check(WRONG[name]))
     assert check(lambda *arguments: None).startswith("not yet: ")
-
 
 def test_flash_and_ring_are_full_attention():
     import flash
@@ -134,7 +125,6 @@ def test_flash_and_ring_are_full_attention():
     want = F.scaled_dot_product_attention(*parts, attn_mask=mask, enable_gqa=True)
     assert torch.allclose(flash.strided_attention(*parts, 8), want, atol=1e-5)
 
-
 def main():
     """Each notebook's code in a fresh process, with figures drawn into nothing."""
     for path in NOTEBOOKS:
@@ -146,7 +136,6 @@ def main():
             subprocess.run([sys.executable, file.name], cwd=FOLDER, env=environment, check=True)
             os.unlink(file.name)
             print(f"{path.name}: {time.time() - start:.0f} s", flush=True)
-
 
 if __name__ == "__main__":
     main()

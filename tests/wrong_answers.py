@@ -12,18 +12,15 @@ WRONG = {}
 
 # -------------------------------------------------- 1: what a soft prompt is
 
-
 def _first(model, vectors, idx):
     text = model.model.embed_tokens(idx)
     logits, _ = model(embeds=torch.cat((vectors.expand(len(idx), -1, -1), text), 1))
     return logits[:, : idx.shape[1]]
 
-
 def _up(model, vectors, idx, targets, rate):
     soft = PromptTuning(vectors)
     model.loss(idx, targets, soft.past(model)).backward()
     return vectors + rate * soft.embeddings.grad
-
 
 WRONG |= {
     # the first T logits in place of the last
@@ -102,12 +99,10 @@ WRONG |= {
 
 # -------------------------------------------------- 5: hundreds of prompts, one model
 
-
 def last_column(model, vectors, rows):
     T = max(map(len, rows))
     idx = torch.tensor([row + [-1] * (T - len(row)) for row in rows])  # (B, T)
     return model(idx, prefill([PromptTuning(x) for x in vectors], model))[0][:, -1]  # (B, V)
-
 
 def any_error(path, model):
     try:
@@ -116,11 +111,9 @@ def any_error(path, model):
         return True
     return False
 
-
 def nearest(prompts):
     means = F.normalize(torch.stack([x.mean(0) for x in prompts]), dim=1)  # (N, C)
     return (means @ means.T).argmax(1).tolist()
-
 
 WRONG |= {
     # padded on the right, but the last column read
@@ -135,7 +128,6 @@ WRONG |= {
 
 # -------------------------------------------------- 6: a real model
 
-
 def mean_of_tokens(model, past, question, answers):
     found = []
     for answer in answers:
@@ -143,7 +135,6 @@ def mean_of_tokens(model, past, question, answers):
         chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
         found.append(chances.gather(1, torch.tensor(answer)[:, None]).mean().item())
     return found.index(max(found))
-
 
 WRONG |= {
     # the last line ends too, and an empty line follows

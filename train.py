@@ -29,6 +29,7 @@ from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Callable, NamedTuple
@@ -143,9 +144,8 @@ class Job(NamedTuple):
         """[(text, answer)], which is what everything trains on."""
         return [(sentence.text, self.answer(sentence)) for sentence in sentences]
 
-def word(sentence, place):
-    """The first (0), second (1), ... or last (-1) word without the signs around it."""
-    text = sentence.text.split()[place]
+def word(text):
+    """A word without the signs around it."""
     return text.strip(string.punctuation) or text
 
 JOBS = {
@@ -161,7 +161,7 @@ JOBS = {
         "How many words are there?", "Count the words.", "What is the number of words?",
         "Say how many words this sentence has."], [
         "Give the number of words in this sentence.", "How many words do you count here?"]),
-    "before-last": Job(lambda s: word(s, -2), [], [
+    "before-last": Job(lambda s: word(s.text.split()[-2]), [], [
         "Repeat the word before the last.", "What is the word before the last word?",
         "Copy the word before the last word.", "Say the last word but one again."]),
 }
@@ -185,8 +185,8 @@ HELD_OUT = ("repeat-second", "first-letter-last", "letters-third")
 for operation, (apply, wordings) in OPERATIONS.items():
     for place in PLACES:
         job, texts = f"{operation}-{place}", [wording.format(place) for wording in wordings]
-        JOBS[job] = Job(lambda s, apply=apply, n=PLACES[place]: apply(word(s, n)),
-                        [] if job in HELD_OUT else texts, texts if job in HELD_OUT else [])
+        answer = partial(lambda apply, n, s: apply(word(s.text.split()[n])), apply, PLACES[place])
+        JOBS[job] = Job(answer, *(([], texts) if job in HELD_OUT else (texts, [])))
 
 class Start(NamedTuple):
     """Where a prompt starts. To add a start, add an entry to STARTS."""
@@ -506,7 +506,7 @@ class Results:
 
     def __init__(self, path, plan, base):
         self.path, self.about, self.rows = Path(path), {"plan": plan, "base": base}, []
-        self.n_test = QUICK.test if plan == "quick" else Plan().test
+        self.n_test = (QUICK if plan == "quick" else Plan()).test
         self.n_valid = self.n_test // 2
         if self.path.exists():
             with open(path, newline="") as file:
@@ -635,11 +635,11 @@ class Lab:
     def best_rates(self, job, method, choices):
         """{(start, length): the rate with the lowest validation loss}, on a seed of its own."""
         rates = [learning_rate(self.model, method, share) for share in self.plan.shares]
+        if len(rates) == 1:
+            return dict.fromkeys(choices, rates[0])
+        losses = defaultdict(list)
         arms = [self.arm("tuning", job, method, start, P, 1000, lr)
                 for start, P in choices for lr in rates]
-        if len(rates) * len(choices) <= len(choices):
-            return {choice: rates[0] for choice in choices}
-        losses = defaultdict(list)
         for row in self.run(f"{method}: rates", arms, WATCH[2::3], tuning=True):
             losses[row["init"], row["length"], row["lr"]].append(row["loss"])
         return {(start, P): min(rates, key=lambda lr: mean(losses[start, P, lr]))
@@ -738,6 +738,7 @@ def keep_prompts(lab, job, results, out):
                     steps=lab.steps(job))
     return rows
 
+PICTURES = "initialization.png, length.png, methods.png and window.png"
 EXPERIMENTS = {"methods": compare_methods, "initialization": compare_starts,
                "length": compare_lengths, "distance": compare_distances}
 
@@ -761,8 +762,7 @@ def main_job(settings):
             results.add(keep_prompts(lab, job, results, out))
     report(results, STARTS, sum(p.numel() for p in model.parameters()))
     draw(results, out, STARTS)
-    print(f"\nDone in {clock(time.time() - start_time)} minutes. Look at initialization.png, "
-          f"length.png and methods.png in {out}/")
+    print(f"\nDone in {clock(time.time() - start_time)} minutes. Look at {PICTURES} in {out}/")
 
 def plot(settings):
     """Draw the pictures of the last main job again."""
@@ -771,7 +771,7 @@ def plot(settings):
     if not finished:
         raise ValueError(f"no finished main job in {path}: run `python train.py` first")
     draw(Results(path, finished[-1]["plan"], finished[-1]["base"]), path.parent, STARTS)
-    print(f"drew initialization.png, length.png and methods.png in {settings.out}/")
+    print(f"drew {PICTURES} in {settings.out}/")
 
 # ------------------------------------------------------------------ one prompt: tune and generate
 

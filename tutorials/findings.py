@@ -1,16 +1,62 @@
-"""What out/results.csv says: the threshold, the one-standard-error rule, the tables, the pictures.
+"""out/results.csv and what it says: the threshold, the one-standard-error rule, tables, pictures.
 
-`python train.py` and `python train.py plot` call `report` and `draw`. Everything here is worked out
-from the rows alone. `results` is train.Results, `starts` the table STARTS of train.py, which holds
-the starts' labels and colours.
+train.py writes the rows, and calls `report` and `draw`. Tables and pictures are worked out from the
+rows alone. `starts` is the table STARTS of train.py, which holds the starts' labels and colours.
 """
 
+import csv
+import io
 import math
 import random
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 from statistics import mean, median, stdev
 from typing import NamedTuple
+
+def write_text(path, text):
+    """Write a text file as a whole: at any moment there is the old one or the new one."""
+    path.with_suffix(".part").write_text(text)
+    path.with_suffix(".part").replace(path)
+
+NUMBERS = {"length": int, "lr": float, "seed": int, "step": int, "loss": float, "accuracy": float,
+           "parameters": int}
+COLUMNS = ("plan base experiment job method init length pinned lr seed step split loss accuracy "
+           "parameters").split()
+
+class Results:
+    """out/results.csv: a row for every measurement, written when its experiment is done.
+    Rows of another plan or base stay in the file and are not looked at."""
+
+    def __init__(self, path, plan, base):
+        self.path, self.about, self.rows = Path(path), {"plan": plan, "base": base}, []
+        if self.path.exists():
+            with open(path, newline="") as file:
+                self.rows = list(csv.DictReader(file))
+        for row in self.rows:
+            if list(row) != COLUMNS:
+                raise ValueError(f"{path} is no results file of this program: move it away")
+            row.update({name: number(row[name]) for name, number in NUMBERS.items()})
+
+    def add(self, rows):
+        """All rows of an experiment, or in a crash none."""
+        self.rows += [{**self.about, **row} for row in rows]
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, file.getvalue())
+
+    def find(self, **match):
+        match = {**self.about, **match}
+        return [row for row in self.rows if match.items() <= row.items()]
+
+    def group(self, name, value, **match):
+        """{name's value: [the values of `value`]} over the rows that match."""
+        groups = defaultdict(list)
+        for row in self.find(**match):
+            groups[row[name]].append(row[value])
+        return groups
 
 def mean_se(values):
     """The mean and its standard error; a single value shows no spread."""

@@ -42,7 +42,7 @@ import torch.nn.functional as F
 import softprompt
 from model import GPT, hub_folder, needs
 from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embeddings, prefill
-from tutorials.findings import chosen_length, draw, report
+from tutorials.findings import Results, chosen_length, draw, report, write_text
 
 # ------------------------------------------------------------------ sentences: docstrings on disk
 
@@ -93,13 +93,8 @@ def read_docstrings(out):
     if not docstrings:
         raise ValueError(f"no docstrings in {LIBRARIES}: install the requirements with .py files")
     cache.parent.mkdir(parents=True, exist_ok=True)
-    replace(cache, json.dumps({"stamp": stamp, "docstrings": docstrings}))
+    write_text(cache, json.dumps({"stamp": stamp, "docstrings": docstrings}))
     return docstrings
-
-def replace(path, text):
-    """Write a text file as a whole: at any moment there is the old one or the new one."""
-    path.with_suffix(".part").write_text(text)
-    path.with_suffix(".part").replace(path)
 
 def hashed(text):
     """The SHA-256 of a text, to sort and split by: the same on every machine."""
@@ -493,49 +488,6 @@ def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title
         optimizer.step()
         optimizer.zero_grad()
 
-# ------------------------------------------------------------------ the main job: results
-
-NUMBERS = {"length": int, "lr": float, "seed": int, "step": int, "loss": float, "accuracy": float,
-           "parameters": int, "filler": int}
-COLUMNS = ("plan base experiment job method init length pinned lr seed step split loss accuracy "
-           "parameters filler").split()
-
-class Results:
-    """out/results.csv: a row for every measurement, written when its experiment is done.
-    Rows of another plan or base stay in the file and are not looked at."""
-
-    def __init__(self, path, plan, base):
-        self.path, self.about, self.rows = Path(path), {"plan": plan, "base": base}, []
-        self.n_test = (QUICK if plan == "quick" else Plan()).test
-        self.n_valid = self.n_test // 2
-        if self.path.exists():
-            with open(path, newline="") as file:
-                self.rows = list(csv.DictReader(file))
-        for row in self.rows:
-            if list(row) != COLUMNS:
-                raise ValueError(f"{path} is no results file of this program: move it away")
-            row.update({name: number(row[name]) for name, number in NUMBERS.items()})
-
-    def add(self, rows):
-        """All rows of an experiment, or in a crash none."""
-        self.rows += [{**self.about, **row} for row in rows]
-        file = io.StringIO(newline="")
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        replace(self.path, file.getvalue())
-
-    def find(self, **match):
-        match = {**self.about, **match}
-        return [row for row in self.rows if match.items() <= row.items()]
-
-    def group(self, name, value, **match):
-        """{name's value: [the values of `value`]} over the rows that match."""
-        groups = defaultdict(list)
-        for row in self.find(**match):
-            groups[row[name]].append(row[value])
-        return groups
-
 # ------------------------------------------------------------------ the main job: experiments
 
 class Plan(NamedTuple):
@@ -747,7 +699,7 @@ def main_job(settings):
     start_time, (model, tok), out = time.time(), load_base(settings), Path(settings.out)
     plan = QUICK if settings.quick else Plan()
     out.mkdir(parents=True, exist_ok=True)
-    results = Results(out / "results.csv", plan.name, model.fingerprint()[:8])
+    results = Results(out / "results.csv", plan.name, model.fingerprint()[:8], plan.test)
     results.add([])  # fails now, and not after the work, where nothing can be written
     lab = Lab(model, tok, load_data(out), plan)
     for job in plan.jobs:

@@ -186,7 +186,7 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
     done = (out / "results.csv").read_text()
     assert done.startswith(half) and "initialization" in half
     rows = list(csv.DictReader(done.splitlines()))
-    key = [tuple(row[name] for name in (*train.COLUMNS[:12], "filler")) for row in rows]
+    key = [tuple(row[name] for name in (*findings.COLUMNS[:12], "filler")) for row in rows]
     assert len(set(key)) == len(key)
 
     results = Results(out / "results.csv", "full", rows[0]["base"])
@@ -361,7 +361,7 @@ def test_pretraining_resumes_as_if_never_stopped(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("*.ckpt"))
 
 def test_results_are_whole_experiments(tmp_path, monkeypatch):
-    path, row = tmp_path / "results.csv", dict.fromkeys(train.COLUMNS, 1)
+    path, row = tmp_path / "results.csv", dict.fromkeys(findings.COLUMNS, 1)
     results = Results(path, "full", "b")
     results.add([{**row, "plan": "full", "base": "b", "seed": seed} for seed in (1, 2)])
     Results(path, "quick", "b").add([{**row, "plan": "quick", "base": "b"}])
@@ -382,7 +382,7 @@ def test_results_are_whole_experiments(tmp_path, monkeypatch):
 
 def test_the_one_standard_error_rule(tmp_path):
     results = Results(tmp_path / "results.csv", "full", "b")
-    row = {**dict.fromkeys(train.COLUMNS, 1), "plan": "full", "base": "b", "job": "j",
+    row = {**dict.fromkeys(findings.COLUMNS, 1), "plan": "full", "base": "b", "job": "j",
            "experiment": "length", "method": "prompt", "pinned": "yes", "split": "valid"}
     accuracies = {1: (0.5, 0.6), 4: (0.79, 0.81), 8: (0.7, 0.9), 16: (0.8, 0.82)}
     results.add([{**row, "length": length, "accuracy": accuracy}

@@ -1,16 +1,63 @@
-"""What out/results.csv says: the threshold, the one-standard-error rule, the tables, the pictures.
+"""out/results.csv and what it says: the threshold, the one-standard-error rule, tables, pictures.
 
-`python train.py` and `python train.py plot` call `report` and `draw`. Everything here is worked out
-from the rows alone. `results` is train.Results, `starts` the table STARTS of train.py, which holds
-the starts' labels and colours.
+train.py writes the rows, and calls `report` and `draw`. Tables and pictures are worked out from the
+rows alone. `starts` is the table STARTS of train.py, which holds the starts' labels and colours.
 """
 
+import csv
+import io
 import math
 import random
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 from statistics import mean, median, variance
 from typing import NamedTuple
+
+def write_text(path, text):
+    """Write a text file as a whole: at any moment there is the old one or the new one."""
+    path.with_suffix(".part").write_text(text)
+    path.with_suffix(".part").replace(path)
+
+NUMBERS = {"length": int, "lr": float, "seed": int, "step": int, "loss": float, "accuracy": float,
+           "parameters": int, "filler": int}
+COLUMNS = ("plan base experiment job method init length pinned lr seed step split loss accuracy "
+           "parameters filler").split()
+
+class Results:
+    """out/results.csv: a row for every measurement, written when its experiment is done.
+    Rows of another plan or base stay in the file and are not looked at."""
+
+    def __init__(self, path, plan, base, n_test=240):
+        self.path, self.about, self.rows = Path(path), {"plan": plan, "base": base}, []
+        self.n_test, self.n_valid = n_test, n_test // 2  # sentences behind an accuracy
+        if self.path.exists():
+            with open(path, newline="") as file:
+                self.rows = list(csv.DictReader(file))
+        for row in self.rows:
+            if list(row) != COLUMNS:
+                raise ValueError(f"{path} is no results file of this program: move it away")
+            row.update({name: number(row[name]) for name, number in NUMBERS.items()})
+
+    def add(self, rows):
+        """All rows of an experiment, or in a crash none."""
+        self.rows += [{**self.about, **row} for row in rows]
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, file.getvalue())
+
+    def find(self, **match):
+        match = {**self.about, **match}
+        return [row for row in self.rows if match.items() <= row.items()]
+
+    def group(self, name, value, **match):
+        """{name's value: [the values of `value`]} over the rows that match."""
+        groups = defaultdict(list)
+        for row in self.find(**match):
+            groups[row[name]].append(row[value])
+        return groups
 
 ERROR = "± one standard error: the spread of the seeds, and of the test sentences as a sample"
 

@@ -162,8 +162,9 @@ def small_world(tok, tmp_path, monkeypatch):
         optimizer.step()
     model.save(tmp_path / "base.pt", tokenizer=[token.decode("latin-1") for token in TOKENS])
     monkeypatch.setattr(train, "load_data", lambda out: data)
-    plan = Plan("full", ("kind",), ("before-last",), ("related", "normal"), (0.3, 1.0), 2, 4, (1, 20),
-                (1,), 2, (0, 20), 12, 12, 4, 12, 24)
+    plan = Plan(jobs=("kind",), starts=("related", "normal"), shares=(0.3, 1.0), seeds=2,
+                start_length=4, lengths=(1, 20), rated=(1,), length_seeds=2, fillers=(0, 20),
+                steps=12, new_steps=12, size=4, valid=12, test=24)
     monkeypatch.setattr(train, "Plan", lambda: plan)
     return tmp_path
 
@@ -190,7 +191,7 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
     assert len(set(key)) == len(key)
 
     results = Results(out / "results.csv", "full", rows[0]["base"])
-    [none] = results.find(method="none", split="test")
+    [none] = results.find(method="none", job="kind", split="test")
     learned = results.find(experiment="initialization", init="related", split="test")
     assert min(row["loss"] for row in learned) < none["loss"]
     names = {"initialization.png", "length.png", "methods.png", "window.png", "kind.pt"}
@@ -335,7 +336,7 @@ def test_pretraining_resumes_as_if_never_stopped(tmp_path, monkeypatch, capsys):
             for s in data["train"]]
     monkeypatch.setattr(pretrain, "sentences_of", lambda docstrings: data)
     monkeypatch.setattr(pretrain, "read_docstrings", lambda out: docs)
-    shape, size = dict(vocab_size=300, block_size=512, window=64), dict(n_layer=1, n_head=2, n_embd=16)
+    shape, size = dict(vocab_size=300, block_size=512), dict(n_layer=1, n_head=2, n_embd=16)
     for name, value in {"SHAPE": shape, "SIZES": {"base": size}, "LM_STEPS": 3, "JOB_STEPS": 4,
                         "SAVE_EVERY": 0}.items():
         monkeypatch.setattr(pretrain, name, value)

@@ -8,14 +8,11 @@ whole docstrings, and then the jobs in English. No sentence that is kept for val
 seen, nor the docstring that it comes from. A run that was stopped goes on when started again. The
 last lines are the accuracy of every wording.
 
-The jobs of the grid in train.py that are in HELD_OUT are never practised. They were chosen before
-any training, by this rule: one of each of three operations, at three different places, and none
-at the first word, where even a bad guess is often right.
-
-Instructions are also long and far away, so that a prompt may be long and its text far: of the
-batches, 60 % ask as it is (wording, text), 20 % have up to 200 tokens of other sentences between
-wording and text, and 20 % an instruction of several wordings, up to 100 tokens. In the last two
-kinds the instruction is pinned.
+The jobs in HELD_OUT of train.py are never practised. They were chosen before any training: one of
+each of three operations, at three different places, and none at the first word, where even a bad
+guess is often right. Instructions are also long and far away, so that a prompt may be: of the
+batches, 60 % are wording and text, 20 % have up to 200 tokens of other sentences between the two,
+and 20 % an instruction of several wordings, up to 100 tokens. In the last two it is pinned.
 """
 
 import argparse
@@ -47,10 +44,8 @@ SAVE_EVERY = 60  # seconds
 
 def bpe(texts, size):
     """Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909): `size` byte strings by rank.
-
     Merge the commonest pair of neighbours, again and again. A heap of pair counts, and for each
-    pair the words it occurs in, make that seconds instead of minutes.
-    """
+    pair the words it occurs in, make that seconds instead of minutes."""
     pieces = Counter(piece for text in texts for piece in re.findall(PATTERN, text))
     words = [([bytes([b]) for b in piece.encode()], n) for piece, n in pieces.items()]
     counts, words_with = Counter(), defaultdict(set)
@@ -99,10 +94,8 @@ def texts_to_learn(docstrings, sentences):
             texts.add(text)
     return sorted(texts, key=hashed)
 
-def jobs_to_practise():
-    """The jobs with wordings; library, the widest, four times, and count, the hardest, twice."""
-    times = {"library": 4, "count": 2}
-    return [job for name, job in JOBS.items() if job.wordings for _ in range(times.get(name, 1))]
+TIMES = {"library": 4, "count": 2}  # how often a job is drawn: the widest and the hardest, else 1
+PRACTISED = [job for name, job in JOBS.items() if job.wordings for _ in range(TIMES.get(name, 1))]
 
 def batch_of(step, stream, sentences, tok):
     """ids, targets and the weight of each target, (B, T) each, and how much is pinned, (B,): whole
@@ -114,7 +107,7 @@ def batch_of(step, stream, sentences, tok):
         return block[:, :-1], block[:, 1:], torch.ones(16, 128) / (16 * 128), torch.zeros(16).long()
     kind = gen.choices(("near", "far", "long"), (6, 2, 2))[0]
     for sentence in gen.sample(sentences, 32):
-        job, filler = gen.choice(jobs_to_practise()), []
+        job, filler = gen.choice(PRACTISED), []
         instruction = tok.encode(gen.choice(job.wordings))
         question, answer = tok.example(sentence.text, job.answer(sentence))
         if kind == "long":
@@ -148,8 +141,8 @@ def rate_at(step):
 
 def pretrain(settings):
     """Train the base, save it, and print how it does."""
-    name = "base" if settings.size == "base" else f"base-{settings.size}"
-    path = Path(settings.base or Path(__file__).with_name(f"{name}.pt"))
+    name = "base.pt" if settings.size == "base" else f"base-{settings.size}.pt"
+    path = Path(settings.base or Path(__file__).with_name(name))
     device, checkpoint = find_device(settings.device), Path(f"{path}.ckpt")
     shape = {**SHAPE, **SIZES[settings.size]}
     docstrings = read_docstrings(settings.out)

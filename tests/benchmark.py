@@ -30,15 +30,8 @@ from train import JOBS, KINDS, Arm, Settings, draw_similar_rows, few_answers, fi
 from train import learning_rate, load_base, load_data, progress, rows_behind
 
 SMOL = dict(
-    vocab_size=49152,
-    block_size=8192,
-    n_layer=30,
-    n_head=9,
-    n_embd=576,
-    n_kv_head=3,
-    n_hidden=1536,
-    rope_base=100000.0,
-)  # the shapes of SmolLM2-135M
+    vocab_size=49152, block_size=8192, n_layer=30, n_head=9, n_embd=576, n_kv_head=3, n_hidden=1536,
+    rope_base=100000.0)  # the shapes of SmolLM2-135M
 BASE = {**SHAPE, "n_hidden": GPT(GPTConfig(**SHAPE)).config.n_hidden}
 B, T, SCORED = 8, 32, 3
 TARGETS = {  # at least, or for those with a minus sign at most
@@ -80,18 +73,11 @@ def theirs(shape, device, kind=None, P=20):
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=shape["vocab_size"],
-        hidden_size=shape["n_embd"],
-        intermediate_size=shape["n_hidden"],
-        num_hidden_layers=shape["n_layer"],
-        num_attention_heads=shape["n_head"],
-        num_key_value_heads=shape["n_kv_head"],
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
+        vocab_size=shape["vocab_size"], hidden_size=shape["n_embd"],
+        intermediate_size=shape["n_hidden"], num_hidden_layers=shape["n_layer"],
+        num_attention_heads=shape["n_head"], num_key_value_heads=shape["n_kv_head"],
+        max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=None, pad_token_id=0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = transformers.LlamaForCausalLM(config).to(device, dtype)
     if kind is None:
@@ -131,8 +117,7 @@ def their_step(model):
 def floor_step(model):
     """The bare base with gradients to its inputs: what no soft prompt can be faster than."""
     embeds = torch.randn(
-        B, T, model.config.n_embd, device=model.device, dtype=next(model.parameters()).dtype
-    )
+        B, T, model.config.n_embd, device=model.device, dtype=next(model.parameters()).dtype)
     embeds.requires_grad_(True)
     targets = torch.randint(model.config.vocab_size, (B * SCORED,), device=model.device)
 
@@ -140,8 +125,7 @@ def floor_step(model):
         embeds.grad = None
         h, _ = model.hidden(embeds=embeds, first=T - SCORED)
         torch.nn.functional.cross_entropy(
-            model.unembed(h).flatten(0, 1).float(), targets
-        ).backward()
+            model.unembed(h).flatten(0, 1).float(), targets).backward()
 
     return step
 
@@ -152,8 +136,7 @@ def training(add, device):
         for P in (20, 100):
             for kind in ("prompt", "prefix"):
                 mine, peft, bare = turns(
-                    n, our_step(model, kind, P), their_step(theirs(shape, device, kind, P)), floor
-                )
+                    n, our_step(model, kind, P), their_step(theirs(shape, device, kind, P)), floor)
                 add(f"{name} {kind} {P}", peft / mine, "x faster than PEFT, a training step", mine)
                 if kind == "prompt":
                     add(f"{name} floor {P}", mine / bare, "x the bare base's step", mine)
@@ -166,8 +149,7 @@ def memory(add, device):
     for what in PEAKS:
         command = [sys.executable, __file__, "--device", device, "--peak", what]
         peaks[what] = float(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        )
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     add("smol memory ours", peaks["ours"], "MB above the model, a training step, P=20")
     add("smol memory PEFT", peaks["peft"] / peaks["ours"], "x ours")
     add("smol memory full fine-tuning", peaks["full"] / peaks["ours"], "x ours")
@@ -221,34 +203,24 @@ def generation(add, device):
 
             def peft(other=other, idx=idx, mask=mask):
                 other.generate(
-                    input_ids=idx,
-                    attention_mask=mask,
-                    max_new_tokens=32,
-                    min_new_tokens=32,
-                    do_sample=False,
-                )
+                    input_ids=idx, attention_mask=mask, max_new_tokens=32, min_new_tokens=32,
+                    do_sample=False)
 
             a, b = turns(n, mine, peft)
             add(
-                f"{name} generate {rows}",
-                b / a,
-                f"x faster than PEFT, 32 tokens for {rows} rows",
-                a,
-            )
+                f"{name} generate {rows}", b / a, f"x faster than PEFT, 32 tokens for {rows} rows",
+                a)
 
 def many(add, device):
     """N prompts in one mixed batch, against one shared prompt and against one row at a time."""
     for name, shape, counts in (
-        ("base", BASE, (1, 4, 16, 64, 256, 512)),
-        ("smol", SMOL, (1, 4, 16)),
-    ):
+        ("base", BASE, (1, 4, 16, 64, 256, 512)), ("smol", SMOL, (1, 4, 16))):
         model, gen = ours(shape, device), random.Random(0)
         size = sum(p.numel() for p in model.parameters())
         for N in counts:
             softs = [
                 PromptTuning.start(model, initial_embeddings(model, gen.randint(8, 20), "vocab"))
-                for _ in range(N)
-            ]
+                for _ in range(N)]
             softs[0] = PromptTuning.start(model, initial_embeddings(model, 20, "vocab"))
             with torch.no_grad():  # a server keeps the pasts, not the prompts
                 past, shared = prefill(softs, model), softs[0].past(model)
@@ -256,30 +228,18 @@ def many(add, device):
             rows = torch.randint(shape["vocab_size"], (N, T)).tolist()
             new, few = 8, min(N, 16)
             mixed, same, single = turns(
-                5 if N < 256 else 3,
-                lambda: model.generate(rows, new, past),
+                5 if N < 256 else 3, lambda: model.generate(rows, new, past),
                 lambda: model.generate(rows, new, shared),
-                lambda: [model.generate([row], new, p) for row, p in zip(rows[:few], pasts)],
-            )
+                lambda: [model.generate([row], new, p) for row, p in zip(rows[:few], pasts)])
             add(
-                f"{name} mixed {N}",
-                same / mixed,
-                f"of the speed of one shared prompt, {N} prompts",
-                mixed,
-                N * (T + new) / mixed,
-            )
+                f"{name} mixed {N}", same / mixed,
+                f"of the speed of one shared prompt, {N} prompts", mixed, N * (T + new) / mixed)
             add(
-                f"{name} one by one {N}",
-                single / few * N / mixed,
-                "x faster than one at a time",
-                mixed,
-                few * (T + new) / single,
-            )
+                f"{name} one by one {N}", single / few * N / mixed, "x faster than one at a time",
+                mixed, few * (T + new) / single)
         add(
-            f"{name} bytes",
-            4 * softs[0].embeddings.numel() / (4 * size),
-            "of the base's bytes, a 20-vector variant",
-        )
+            f"{name} bytes", 4 * softs[0].embeddings.numel() / (4 * size),
+            "of the base's bytes, a 20-vector variant")
 
 def window(add, device):
     with torch.inference_mode():
@@ -292,11 +252,8 @@ def window(add, device):
             add(f"window {T}", took[T] / T * 1e6, "microseconds a token, window 256", took[T])
             if T == 16384:
                 add(
-                    "window over full at 16k",
-                    other[0] / took[T],
-                    "x faster than full attention",
-                    took[T],
-                )
+                    "window over full at 16k", other[0] / took[T], "x faster than full attention",
+                    took[T])
         add("window 32k over 4k", took[32768] / took[4096], "x the time for 8 x the text")
 
 def sweep(add, device):
@@ -304,24 +261,17 @@ def sweep(add, device):
     gen = random.Random(0)
     rows = {
         "job": [
-            ([gen.randrange(2000) for _ in range(gen.randint(10, 30))], [1, 2]) for _ in range(200)
-        ]
+            ([gen.randrange(2000) for _ in range(gen.randint(10, 30))], [1, 2]) for _ in range(200)]
     }
     arms = [
         Arm(PromptTuning.start(model, initial_embeddings(model, 16, "vocab")), "job", 1e-3, i)
-        for i in range(48)
-    ]
+        for i in range(48)]
     together, alone = turns(
-        2,
-        lambda: fit(model, arms, rows, steps, 8, lambda *state: None),
-        lambda: [fit(model, [arm], rows, steps, 8, lambda *state: None) for arm in arms],
-    )
+        2, lambda: fit(model, arms, rows, steps, 8, lambda *state: None),
+        lambda: [fit(model, [arm], rows, steps, 8, lambda *state: None) for arm in arms])
     add(
-        "sweep of 48",
-        alone / together,
-        "x faster as one mixed batch than one after another",
-        together,
-    )
+        "sweep of 48", alone / together, "x faster as one mixed batch than one after another",
+        together)
 
 def real(add, settings, steps=100, P=16, size=16):
     """The library job on a real model: English, our prompts and prefixes, PEFT's, all after the
@@ -346,8 +296,7 @@ def real(add, settings, steps=100, P=16, size=16):
         tell(wording or "no prompt", None, wording=wording)
     ids = tok.encode(job.wordings[0])
     for kind, how in zip(
-        ["prompt", "prefix", "prompt", "prompt"], "text text vocab normal".split()
-    ):
+        ["prompt", "prefix", "prompt", "prompt"], "text text vocab normal".split()):
         gen, start = torch.Generator().manual_seed(0), time.time()
         embeddings = initial_embeddings(model, P, how, ids, gen)
         soft = KINDS[kind].start(model, embeddings)
@@ -372,12 +321,9 @@ def real(add, settings, steps=100, P=16, size=16):
                 idx[b, :end] = torch.tensor(question + answer)
                 labels[b, len(question) : end] = torch.tensor(answer)
             idx, labels = (
-                idx.to(model.device),
-                labels.masked_fill(labels < 0, -100).to(model.device),
-            )
+                idx.to(model.device), labels.masked_fill(labels < 0, -100).to(model.device))
             loss = other(
-                input_ids=idx.clamp(min=0), attention_mask=(idx >= 0).long(), labels=labels
-            ).loss
+                input_ids=idx.clamp(min=0), attention_mask=(idx >= 0).long(), labels=labels).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learned, 1.0)
             optimizer.param_groups[0]["lr"] = lr * min((step + 1) / 5, 1, 1.1 - step / steps)
@@ -409,8 +355,7 @@ def draw(rows, path):
         last[kind] = speeds[-1]
     axis.set_title(
         f"{counts[-1]} different prompts in one batch on one base:\n"
-        f"{last['mixed'] / last['one by one']:.0f} times the tokens a second of one at a time"
-    )
+        f"{last['mixed'] / last['one by one']:.0f} times the tokens a second of one at a time")
     axis.set(xscale="log", yscale="log", xlabel="N, different prompts", ylabel="tokens a second")
     axis.set_xticks(counts, counts)
     low, high = axis.get_ylim()
@@ -422,18 +367,12 @@ def draw(rows, path):
     figure.savefig(path, dpi=130)
 
 PARTS = {
-    "training": training,
-    "memory": memory,
-    "generation": generation,
-    "many": many,
-    "window": window,
-    "sweep": sweep,
-}
+    "training": training, "memory": memory, "generation": generation, "many": many,
+    "window": window, "sweep": sweep}
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", default="out")
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "real"], default=list(PARTS))
@@ -453,15 +392,12 @@ def main():
     def add(name, value, what, seconds=0.0, speed=0.0):
         target = TARGETS.get(name)
         met = (
-            ""
-            if target is None
-            else f"(target {'at least' if target > 0 else 'at most'} {abs(target)})"
-        )
+            "" if target is None
+            else f"(target {'at least' if target > 0 else 'at most'} {abs(target)})")
         rows.append(dict(name=name, value=value, what=what, seconds=seconds, speed=speed))
         print(
             f"{name:30s}{value:10.4g} {what} {met}" + (f"  {seconds:.3f} s" if seconds else ""),
-            flush=True,
-        )
+            flush=True)
 
     for part in settings.only:
         if part == "real":

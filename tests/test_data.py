@@ -49,11 +49,9 @@ def test_files_of_texts_and_answers(tmp_path, name, start, end):
     ("a.jsonl", "{'text'", "a.jsonl:1: Expecting property name"),
     ("a.jsonl", '["x", "y"]', "a.jsonl:1: "),
     ("a.tsv", b"x\ty\n\xe9\ty\n", "a.tsv:2: this is not UTF-8"),
-    ("a.tsv", "\n\n", "a.tsv: there are no rows"),
-    ("a.csv", "", "a.csv: there are no rows"),
+    ("a.tsv", "\n\n", "a.tsv: there are no rows"), ("a.csv", "", "a.csv: there are no rows"),
     ("a.jsonl", "\ufeff", "a.jsonl: there are no rows"),
-    ("a.csv", "text,answer\n", "a.csv: there are no rows"),
-])
+    ("a.csv", "text,answer\n", "a.csv: there are no rows")])
 def test_bad_rows_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
@@ -205,14 +203,12 @@ def test_early_stopping_keeps_the_best(world, monkeypatch, capsys):
 @pytest.mark.parametrize("content, arguments, message", [
     ("a\tyes\nb\tyes\nc\tyes\nd\tyes", ["--valid", "valid.tsv"], "more than one answer"),
     ("a\tyes\nb\tno", ["--save", "folder"], "folder is a folder"),
-    ("a\tyes\nb\tno", ["--lr", "nan"], "--lr nan"),
-    ("a\tyes\nb\tno", ["--lr", "-1"], "--lr -1"),
+    ("a\tyes\nb\tno", ["--lr", "nan"], "--lr nan"), ("a\tyes\nb\tno", ["--lr", "-1"], "--lr -1"),
     ("a\tyes", [], "own.tsv: . rows to learn from"),
     ("a\tyes\nb\tno", ["--job", "count"], "give --job NAME, or --data FILE"),
     ("a\tyes\nb\tno", ["--valid", "nowhere.tsv"], "nowhere.tsv"),
     ("a\tyes\nb\tno\tno", [], "own.tsv:2: 3 fields"),
-    ("a\tyes\nb\t" + "no " * 300, ["--valid", "valid.tsv"], "leave no room for a text"),
-])
+    ("a\tyes\nb\t" + "no " * 300, ["--valid", "valid.tsv"], "leave no room for a text")])
 def test_data_that_cannot_be_learned_is_one_line(world, content, arguments, message, capsys):
     Path("own.tsv").write_text(content)
     Path("folder").mkdir()

@@ -23,10 +23,8 @@ def loop_attention(q, k, v, q_pos, k_pos, pinned, window):
                     for s in range(k.shape[2])
                     if 0 <= k_pos[b, s] <= q_pos[b, t]
                     and (
-                        window is None
-                        or k_pos[b, s] > q_pos[b, t] - window
-                        or k_pos[b, s] < pinned[b]
-                    )
+                        window is None or k_pos[b, s] > q_pos[b, t] - window
+                        or k_pos[b, s] < pinned[b])
                 ]
                 if seen:
                     weights = (k[b, h // G, seen] @ q[b, h, t] / D**0.5).softmax(0)
@@ -118,11 +116,9 @@ def test_gqa_is_mha_with_each_key_value_head_repeated():
     assert torch.allclose(gqa(idx)[0], mha(idx)[0], atol=1e-5)
     past = Past(
         *([torch.randn(2, 2, 4, 8) for _ in range(2)] for _ in range(2)),
-        torch.arange(4).expand(2, -1),
-    )
+        torch.arange(4).expand(2, -1))
     wide = Past(
-        *([x.repeat_interleave(2, 1) for x in s] for s in (past.keys, past.values)), past.positions
-    )
+        *([x.repeat_interleave(2, 1) for x in s] for s in (past.keys, past.values)), past.positions)
     assert torch.allclose(gqa(idx, past)[0], mha(idx, wide)[0], atol=1e-5)
 
 def test_positions_are_relative_and_padding_changes_nothing(model):
@@ -201,8 +197,7 @@ def test_sampling_follows_its_generator_and_top_k():
     model = make_model()
     draw = [
         model.generate([[1, 2]], 30, temperature=2.0, generator=torch.Generator().manual_seed(s))
-        for s in (0, 0, 1)
-    ]
+        for s in (0, 0, 1)]
     assert draw[0] == draw[1] != draw[2]
     assert model.generate([[1, 2]], 30, temperature=2.0, top_k=1) == model.generate([[1, 2]], 30)
 
@@ -233,12 +228,8 @@ def test_files_that_are_no_model(tmp_path):
         read(path, "a base model", ("config",))
 
 @pytest.mark.parametrize("change, message", [
-    (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"),
-    (dict(n_kv_head=3), "n_kv_head=3"),
-    (dict(window=0), "window=0"),
-    (dict(head_dim=7), "head_dim=7"),
-    (dict(n_layer=0), "n_layer=0"),
-])
+    (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"), (dict(n_kv_head=3), "n_kv_head=3"),
+    (dict(window=0), "window=0"), (dict(head_dim=7), "head_dim=7"), (dict(n_layer=0), "n_layer=0")])
 def test_shapes_that_cannot_work(change, message):
     with pytest.raises(ValueError, match=message):
         make_model(**change)

@@ -16,20 +16,10 @@ from train import Tokenizer
 safetensors = pytest.importorskip("safetensors.torch")
 
 LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 330,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 5000.0,
-    "tie_word_embeddings": True,
-    "hidden_act": "silu",
-    "eos_token_id": 329,
-}
+    "model_type": "llama", "vocab_size": 330, "hidden_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48,
+    "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 5000.0,
+    "tie_word_embeddings": True, "hidden_act": "silu", "eos_token_id": 329}
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 5, "head_dim": 12}
 SHAPE = dict(vocab_size=330, block_size=128, n_hidden=48, rope_base=5000.0)
 
@@ -52,13 +42,9 @@ def hugging_face(folder):
 @pytest.mark.parametrize(
     "change",
     [
-        {},
-        {"tie_word_embeddings": False},
-        {"head_dim": 10},
-        MISTRAL,
+        {}, {"tie_word_embeddings": False}, {"head_dim": 10}, MISTRAL,
         {**MISTRAL, "sliding_window": None, "tie_word_embeddings": False},
-        {"rope_parameters": {"rope_theta": 300.0, "rope_type": "default"}},
-    ],
+        {"rope_parameters": {"rope_theta": 300.0, "rope_type": "default"}}],
     ids=["tied", "untied", "head_dim", "window", "mistral", "rope_parameters"],
 )
 def test_the_model_is_that_of_transformers(tmp_path, change):
@@ -88,8 +74,7 @@ def test_shards_dtypes_and_leftovers(tmp_path):
     (cut / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     one, other = GPT.from_pretrained(whole), GPT.from_pretrained(cut, torch.float32)
     assert (
-        one.model.norm.weight.dtype == torch.bfloat16 and one.fingerprint() == other.fingerprint()
-    )
+        one.model.norm.weight.dtype == torch.bfloat16 and one.fingerprint() == other.fingerprint())
     assert other.model.norm.weight.dtype == torch.float32 and other.facts["end"] == 329
     assert torch.equal(other(ids(1, 9))[0], one.float()(ids(1, 9))[0])
     one.save(tmp_path / "ours.pt")
@@ -100,16 +85,13 @@ def test_shards_dtypes_and_leftovers(tmp_path):
     ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_type = 'llama3'"),
     ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type = 'yarn'"),
     ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type = 'linear'"),
-    ({"attention_bias": True}, "attention_bias = True"),
-    ({"mlp_bias": True}, "mlp_bias"),
-    ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-    ({"num_key_value_heads": 3}, "n_kv_head=3"),
+    ({"attention_bias": True}, "attention_bias = True"), ({"mlp_bias": True}, "mlp_bias"),
+    ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"), ({"num_key_value_heads": 3}, "n_kv_head=3"),
     ({"model_type": "mistral"}, "config.json lacks sliding_window"),
     ({"intermediate_size": 64}, r"size mismatch for model.layers.0.mlp.*48.*64"),
     ({"num_hidden_layers": 1}, "Unexpected key.*model.layers.1"),
     ({"num_hidden_layers": 3}, "Missing key.*model.layers.2"),
-    ({"tie_word_embeddings": False}, "Missing key.*lm_head.weight"),
-])
+    ({"tie_word_embeddings": False}, "Missing key.*lm_head.weight")])
 def test_what_would_compute_something_else_is_refused(tmp_path, change, message):
     checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **change}))

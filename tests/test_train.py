@@ -269,13 +269,11 @@ def test_tune_then_generate(small_world, capsys):
     (["tune", "--init", "other.pt"], "other.pt was trained on the base .* this base is"),
     (["tune", "--init", "prompt.pt", "--method", "prefix"], "prompt.pt is a prompt: give --method"),
     (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
-    (["tune", "--length", "x"], "--length.*'x'"),
-    (["tune", "--init", "text"], "--init-text"),
+    (["tune", "--length", "x"], "--length.*'x'"), (["tune", "--init", "text"], "--init-text"),
     (["tune", "--init", "text", "--init-text", " "], "--init-text"),
     (["tune", "--steps", "0"], "--steps 0"),
     (["tune", "--valid", "valid.tsv"], "give --job NAME, or --data FILE"),
-    (["--base", "nowhere.pt"], "nowhere.pt"),
-    (["--base", "nowhere"], "nowhere is no folder"),
+    (["--base", "nowhere.pt"], "nowhere.pt"), (["--base", "nowhere"], "nowhere is no folder"),
     (["--base", "damaged.pt"], "damaged.pt is damaged"),
     (["--base", "prompt.pt"], "prompt.pt does not hold a base model"),
     (["--base", "bare.pt"], "bare.pt has no tokenizer"),
@@ -285,14 +283,10 @@ def test_tune_then_generate(small_world, capsys):
     (["generate", "--text", "A word."], "--prompt"),
     (["generate", "--prompt", "prompt.pt"], "generate needs --prompt FILE"),
     (["generate", "--prompt", "prompt.pt", "--text", "x", "--data", "a.tsv"], "--text .* or"),
-    (["--out", "damaged.pt"], "damaged.pt"),
-    (["plot", "--out", "empty"], "results.csv"),
-    (["--device", "cpu:x"], "cpu:x"),
-    (["plot", "--lr", "1"], "--lr belongs to tune"),
-    (["--nonsense"], "--nonsense"),
-    (["--device", "cuda"], "cuda"),
-    (["--device", "abacus"], "abacus"),
-])
+    (["--out", "damaged.pt"], "damaged.pt"), (["plot", "--out", "empty"], "results.csv"),
+    (["--device", "cpu:x"], "cpu:x"), (["plot", "--lr", "1"], "--lr belongs to tune"),
+    (["--nonsense"], "--nonsense"), (["--device", "cuda"], "cuda"),
+    (["--device", "abacus"], "abacus")])
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
     if arguments[-1] == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

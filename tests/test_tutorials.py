@@ -106,8 +106,7 @@ def test_flash_and_ring_are_full_attention():
     for B, H, Hkv, T, D, tile in ((1, 2, 2, 1, 4, 3), (2, 4, 2, 37, 8, 16), (1, 6, 2, 64, 4, 64)):
         whole = [
             torch.randn(B, heads, T, D, generator=gen, dtype=torch.double, requires_grad=True)
-            for heads in (H, Hkv, Hkv)
-        ]
+            for heads in (H, Hkv, Hkv)]
         weight = torch.randn(B, H, T, D, generator=gen, dtype=torch.double)
         full = F.scaled_dot_product_attention(*whole, is_causal=True, enable_gqa=True)
         ours = flash.flash_attention(*whole, tile=tile)

@@ -38,15 +38,13 @@ WRONG |= {
 WRONG |= {
     # as many key heads as query heads
     "kv_cache_bytes": lambda config, T: (
-        2 * config.n_layer * config.n_head * config.head_dim * T * 4
-    ),
+        2 * config.n_layer * config.n_head * config.head_dim * T * 4),
     # the first of each block in place of the last
     "fixed_pattern": lambda T, stride: (
         torch.ones(T, T, dtype=torch.bool).tril()
         & (
             (torch.arange(T)[:, None] // stride == torch.arange(T) // stride)
-            | (torch.arange(T) % stride == 0)
-        )
+            | (torch.arange(T) % stride == 0))
     ),
     # no maximum: exp overflows
     "running_lse": lambda parts: sum(part.exp().sum() for part in parts).log().item(),
@@ -61,19 +59,14 @@ WRONG |= {
     "zero_mass": lambda scores, P: torch.full(scores.shape[:-1], P / (P + scores.shape[-1])),
     # the gate the wrong way round
     "merge": lambda own, own_lse, prefix, prefix_lse: (
-        own + torch.sigmoid(own_lse - prefix_lse)[:, None] * (prefix - own)
-    ),
+        own + torch.sigmoid(own_lse - prefix_lse)[:, None] * (prefix - own)),
     # query heads in place of key heads
     "count_numbers": lambda config, P: (
-        P * config.n_embd,
-        2 * config.n_layer * config.n_head * config.head_dim * P,
-    ),
+        P * config.n_embd, 2 * config.n_layer * config.n_head * config.head_dim * P),
     # zeros that are seen
     "silent_prefix": lambda model, P: Past(
         *[[torch.zeros(1, model.config.n_kv_head, P, model.config.head_dim)] * model.config.n_layer]
-        * 2,
-        torch.arange(P)[None],
-    ),
+        * 2, torch.arange(P)[None]),
 }
 
 # -------------------------------------------------- 4: initialization and length
@@ -81,20 +74,16 @@ WRONG |= {
 WRONG |= {
     # the place in the list and not the step
     "steps_to": lambda steps, losses, threshold: next(
-        (n for n, loss in enumerate(losses) if loss <= threshold), None
-    ),
+        (n for n, loss in enumerate(losses) if loss <= threshold), None),
     # the spread of the runs in place of the standard error of their mean
     "one_se": lambda lengths, accuracies: min(
-        P
-        for P, runs in zip(lengths, accuracies)
-        if mean(runs) >= mean(max(accuracies, key=mean)) - stdev(max(accuracies, key=mean))
-    ),
+        P for P, runs in zip(lengths, accuracies)
+        if mean(runs) >= mean(max(accuracies, key=mean)) - stdev(max(accuracies, key=mean))),
     # a query sees W - 1 keys before itself, not W
     "reaches": lambda L, W, P, j, t: P + t - j <= L * W,
     # means in place of medians
     "bootstrap_ratio": lambda a, b, draws: (lambda r: (r[5], r[-6]))(
-        sorted(mean(a[x] for x in i) / mean(b[x] for x in j) for i, j in draws)
-    ),
+        sorted(mean(a[x] for x in i) / mean(b[x] for x in j) for i, j in draws)),
 }
 
 # -------------------------------------------------- 5: hundreds of prompts, one model
@@ -143,6 +132,5 @@ WRONG |= {
     "likeliest": mean_of_tokens,
     # all keys, then all values
     "peft_prefix": lambda keys, values: torch.cat(
-        [x.permute(2, 0, 1, 3).flatten(1) for x in (keys, values)], 1
-    ),
+        [x.permute(2, 0, 1, 3).flatten(1) for x in (keys, values)], 1),
 }

@@ -185,11 +185,11 @@ def draw(results, out, starts):
     every = list(results.group("job", "step", experiment="methods"))
     for name, jobs, rows, draw_job, title in (
             ("initialization", raced, (3, 2), partial(draw_race, starts),
-             "Left: a job the base practised. Right: a job that is new to it."),
+             "Where a prompt starts: on a job the base practised (left), and on a new one (right)"),
             ("length", raced, (1, 1), draw_lengths,
              "More virtual tokens help up to a plateau (bars: ± one standard error)"),
             ("methods", every, (1.3,), draw_methods,
-             "How many numbers a job needs: practised, new, and out of reach"),
+             "A job the base practised, one that is new to it, and one out of a prompt's reach"),
             ("window", raced, (1.3,), draw_distances,
              "With other text between, a sliding prompt is lost and a pinned one is not")):
         figure, axes = pyplot.subplots(len(rows), len(jobs), squeeze=False, height_ratios=rows,
@@ -227,11 +227,11 @@ def draw_race(starts, results, job, top, low):
             low.text(end, -i, f"{missed} never", ha="right", va="center", color=colour)
     draw_level(top, found.unprompted, "no prompt")
     draw_level(top, found.threshold, "threshold")
-    first, last = (f"{median(found.steps[start]):g}".replace("inf", "never")
-                   for start in ("related", "normal"))
-    top.set(title=f"{job}: at the threshold after\n{first} steps from related text, {last} from "
-                  "N(0, 1)", xlim=(0, end), xlabel="training steps", ylim=(0, None),
-            ylabel="validation loss, nats a token")
+    steps = [f"{starts[start].label} {median(found.steps[start]):g}".replace("inf", "never")
+             for start in ("related", "normal", "normal-same-rate") if start in found.steps]
+    title = f"{job}, steps to the threshold:\n{', '.join(steps[:2])}\n{''.join(steps[2:])}"
+    top.set(title=title.strip(), xlim=(0, end),
+            xlabel="training steps", ylim=(0, None), ylabel="validation loss, nats a token")
     low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-0.02 * end, end),
             yticks=[-i for i in range(len(found.curves))], ylim=(0.6 - len(found.curves), 0.6),
             yticklabels=[starts[start].label for start in found.curves])
@@ -260,7 +260,7 @@ def draw_lengths(results, job, *axes):
                  xscale="log", ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy",
                  xticks=ticks, xticklabels=ticks)
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=9, loc=(0.02, 0.2))
+        axis.legend(frameon=False, fontsize=9, loc="lower center", ncol=2)
 
 def draw_methods(results, job, axis):
     for method, (label, colour, marker) in METHODS.items():
@@ -272,8 +272,8 @@ def draw_methods(results, job, axis):
     axis.set(title=job, ylim=(0, 1.05), xlabel="trained numbers", ylabel="test accuracy")
     axis.set_xscale("symlog", linthresh=100)
     axis.set_xlim(-20, 3e6)
-    if axis.get_subplotspec().is_last_col():
-        axis.legend(frameon=False, fontsize=9, loc="upper right")
+    if axis.get_subplotspec().is_first_col():
+        axis.legend(frameon=False, fontsize=9, loc="lower right")
 
 def draw_distances(results, job, axis):
     for method in ("prompt", "wording"):
@@ -288,5 +288,5 @@ def draw_distances(results, job, axis):
     axis.annotate("W", (65, 1.0), color="0.5")
     axis.set(title=job, ylim=(0, 1.05), xlabel="tokens of other text between prompt and question",
              ylabel="test accuracy")
-    if axis.get_subplotspec().is_last_col():
-        axis.legend(frameon=False, fontsize=9, loc="lower left")
+    if axis.get_subplotspec().is_first_col():
+        axis.legend(frameon=False, fontsize=9, loc="lower right")

@@ -1,6 +1,6 @@
 """Make a base model anew: tutorials/base.pt, the weights and the tokenizer that go with them.
 
-    python tutorials/pretrain.py                    an hour on two cores
+    python tutorials/pretrain.py                    some 80 minutes, two cores
     python tutorials/pretrain.py --size small       and tiny: the same recipe for fewer numbers
 
 First comes the vocabulary: byte-level BPE of the docstrings. Then the model learns the language of

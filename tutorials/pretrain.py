@@ -8,7 +8,7 @@ whole docstrings, and then the jobs in English. No sentence that is kept for val
 seen, nor the docstring that it comes from. A run that was stopped goes on when started again. The
 last lines are the accuracy of every wording.
 
-The jobs in HELD_OUT of train.py are never practised. They were chosen before any training: one of
+The jobs in HELD_OUT of jobs.py are never practised. They were chosen before any training: one of
 each of three operations, at three different places, and none at the first word, where even a bad
 guess is often right. Instructions are also long and far away, so that a prompt may be: of the
 batches, 60 % are wording and text, 20 % have up to 200 tokens of other sentences between the two,

@@ -475,7 +475,7 @@ class Lab:
 
     def start(self, job, name, length, seed):
         """The embeddings of a start in STARTS, (P, C)."""
-        made, ids = STARTS[name].make(self, job), None
+        made = STARTS[name].make(self, job)
         method, ids = (made, None) if isinstance(made, str) else ("text", made)
         generator = torch.Generator().manual_seed(seed)
         return initial_embeddings(self.model, length, method, ids, generator)
@@ -583,7 +583,7 @@ def compare_methods(lab, job):
     return rows
 
 def compare_starts(lab, job):
-    """Every start with its own learning rate, tuned on a seed of its own."""
+    """Every start with its own learning rate; see `best_rates`."""
     plan, P = lab.plan, lab.plan.start_length
     own = [(start, P) for start in plan.starts if not STARTS[start].rate_of]
     rates = lab.best_rates(job, "prompt", own, WATCH[2::3])
@@ -595,13 +595,13 @@ def compare_starts(lab, job):
 def compare_lengths(lab, job):
     """Prompt and prefix of 1 to 100 vectors, pinned; where the window cuts, sliding as well. The
     rate is tuned at three lengths, and the others take that of the nearest."""
-    plan, rows = lab.plan, []
+    plan, rows, window = lab.plan, [], lab.model.config.window or math.inf
     for method in KINDS:
         rated = plan.rated or plan.lengths[:1]
         rates, arms = lab.best_rates(job, method, [("vocab", P) for P in rated]), []
         for P in plan.lengths:
             nearest = min(rated, key=lambda other: abs(math.log(other / P)))
-            for pinned in (None, 0) if P >= lab.model.config.window else (None,):
+            for pinned in (None, 0) if P >= window else (None,):
                 arms += [lab.arm("length", job, method, "vocab", P, seed,
                                  rates["vocab", nearest], pinned)
                          for seed in range(plan.length_seeds)]

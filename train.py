@@ -670,7 +670,8 @@ def plot(settings):
     finished = [row for row in Results(path, "", "").rows if row["experiment"] == "prompts"]
     if not finished:
         raise ValueError(f"no finished main job in {path}: run `python train.py` first")
-    draw(Results(path, finished[-1]["plan"], finished[-1]["base"]), path.parent, STARTS)
+    plan = QUICK if finished[-1]["plan"] == QUICK.name else Plan()
+    draw(Results(path, plan.name, finished[-1]["base"], plan.test), path.parent, STARTS)
     print(f"drew {PICTURES} in {settings.out}/")
 
 # ------------------------------------------------------------------ one prompt: tune and generate

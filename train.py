@@ -1,6 +1,6 @@
-"""Data, experiments, pictures and the command line of softprompt.
+"""Training, experiments and the command line of softprompt.
 
-    python train.py                 the main job: experiments on two jobs, a table, three pictures
+    python train.py                 the main job: experiments on two jobs, tables, four pictures
     python train.py tune ...        train one soft prompt and save it
     python train.py generate ...    answer a text, or a file of texts, with saved prompts
     python train.py plot            draw the pictures again
@@ -10,22 +10,15 @@ virtual tokens. Letters (B, T, P, ...) as in model.py.
 """
 
 import argparse
-import ast
 import csv
-import hashlib
-import importlib.util
 import io
 import json
 import math
 import os
 import random
-import re
 import sys
-import sysconfig
 import time
-import warnings
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -40,85 +33,8 @@ import torch.nn.functional as F
 import softprompt
 from model import GPT, hub_folder, needs
 from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embeddings, prefill
-from tutorials.findings import Results, chosen_length, draw, report, write_text
-from tutorials.jobs import JOBS, Sentence
-
-# ------------------------------------------------------------------ sentences: docstrings on disk
-
-LIBRARIES = ("sympy", "torch", "python", "matplotlib", "networkx", "numpy")
-SKIP = re.compile(r"_|\.|test_|(tests?|testing|(site|dist)-packages|idlelib|lib2to3|turtledemo)$")
-
-def source_files():
-    """[(library, path)] of every public module of the libraries that are installed."""
-    files = []
-    for library in LIBRARIES:
-        root = sysconfig.get_paths()["stdlib"]
-        if library != "python":
-            spec = importlib.util.find_spec(library)
-            root = os.path.dirname(spec.origin) if spec else os.devnull
-        for folder, inner, names in os.walk(root):
-            inner[:] = sorted(name for name in inner if not SKIP.match(name))
-            for name in sorted(names):
-                if name == "__init__.py" or name.endswith(".py") and not SKIP.match(name):
-                    files.append((library, os.path.join(folder, name)))
-    return files
-
-def docstrings_in(file):
-    """[(library, "class" or "function", docstring)] of one source file; nothing is imported."""
-    (library, path), docstrings = file, []
-    warnings.simplefilter("ignore", SyntaxWarning)
-    try:
-        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError):
-        return []  # a template, or written for another version of Python
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            kind = "class" if isinstance(node, ast.ClassDef) else "function"
-            docstrings.append((library, kind, ast.get_docstring(node) or ""))
-    return docstrings
-
-def read_docstrings(out):
-    """All docstrings, read on all cores; cached in the folder `out` until a library changes."""
-    files, cache = source_files(), Path(out) / "docstrings.json"
-    stamp = [f"{path} {os.path.getsize(path)}" for _, path in files]
-    if cache.exists():
-        content = json.loads(cache.read_text())
-        if content["stamp"] == stamp:
-            return content["docstrings"]
-    with ProcessPoolExecutor() as pool:
-        parts = pool.map(docstrings_in, files, chunksize=32)
-        parts = list(progress("reading docstrings", parts, len(files)))
-    docstrings = [docstring for part in parts for docstring in part]
-    if not docstrings:
-        raise ValueError(f"no docstrings in {LIBRARIES}: install the requirements with .py files")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    write_text(cache, json.dumps({"stamp": stamp, "docstrings": docstrings}))
-    return docstrings
-
-def hashed(text):
-    """The SHA-256 of a text, to sort and split by: the same on every machine."""
-    return hashlib.sha256(text.encode()).digest()
-
-def split_of(text):
-    """train, valid or test (8 : 1 : 1)."""
-    return ("valid", "test", *["train"] * 8)[hashed(text)[0] % 10]
-
-def sentences_of(docstrings):
-    """{split: [Sentence]}: each summary line once, where it does not name its own library."""
-    sentences, lines = {"train": [], "valid": [], "test": []}, set()
-    for library, kind, text in docstrings:
-        line = text.split("\n", 1)[0].strip()
-        fits = 20 <= len(line) <= 100 and line.isascii() and len(line.split()) > 2
-        if fits and library not in line.lower() and line not in lines:
-            lines.add(line)
-            sentences[split_of(line)].append(Sentence(line, library, kind))
-    for part in sentences.values():  # mixed, so that the first n are a fair sample
-        part.sort(key=lambda sentence: hashed(sentence.text))
-    return sentences
-
-def load_data(out):
-    """The sentences of all splits; the folder `out` keeps what was read."""
-    return sentences_of(read_docstrings(out))
+from tutorials.findings import Results, chosen_length, draw, report
+from tutorials.jobs import JOBS, hashed, load_data, split_of
 
 # ------------------------------------------------------------------ the table of starts
 
@@ -442,10 +358,11 @@ class Plan(NamedTuple):
     start_length: int = 16
     lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
     rated: tuple = (1, 16, 100)  # lengths that try the rates; others take that of the nearest
+    outside_lengths: tuple = (16, 100)
     length_seeds: int = 2  # of everything else
-    fillers: tuple = (0, 16, 32, 48, 64, 96, 128, 160, 192)  # tokens between prompt and text
-    steps: int = 30
-    new_steps: int = 100  # for a job that the base never practised
+    fillers: tuple = (0, 16, 32, 48, 64, 96, 128, 192)  # tokens between prompt and text
+    steps: int = 20
+    new_steps: int = 80  # for a job that the base never practised
     size: int = 16  # sentences a step
     valid: int = 48  # sentences of the validation curves
     test: int = 240  # sentences of the final numbers; half as many to choose a length by
@@ -453,7 +370,7 @@ class Plan(NamedTuple):
 QUICK = Plan("quick", outside=(), starts=("related", "vocab", "normal"), shares=(1.0,), seeds=1,
              lengths=(1, 8, 64), rated=(), length_seeds=1, fillers=(0, 64, 128), steps=15,
              new_steps=40, size=8, test=120)
-WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)  # validated steps
+WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80)  # validated steps
 
 class Lab:
     """The base and the data, and how every experiment trains and measures with them."""
@@ -504,16 +421,9 @@ class Lab:
                              "lr": arm.lr, "seed": arm.seed, "step": step, "split": split,
                              "loss": round(nats / tokens, 4), "parameters": numbers,
                              "accuracy": round(right * len(arms) / len(rows), 4),
-                             "filler": filler})
+                             "sentences": n, "filler": filler,
+                             "window": self.model.config.window or 0})
         return measured
-
-    def best_wording(self, job):
-        """The English that has most right on the validation sentences."""
-        def right(text):
-            arms = [Arm(None, job)]
-            return self.measure(arms, None, 0, "valid", self.plan.test // 2, text)[0]["accuracy"]
-
-        return max(JOBS[job].wordings + JOBS[job].unseen, key=right)
 
     def run(self, title, arms, watch=(), model=None, past=None, tuning=False):
         """Train the arms, all of one job, as one batch; return the rows of results. Where rates
@@ -578,7 +488,7 @@ def compare_methods(lab, job):
     if job in plan.outside:
         for method in KINDS:
             arms = [lab.arm("methods", job, method, "vocab", P, seed)
-                    for P in plan.rated for seed in range(plan.length_seeds)]
+                    for P in plan.outside_lengths for seed in range(plan.length_seeds)]
             rows += lab.run(method, arms)
     return rows
 
@@ -615,7 +525,11 @@ def compare_distances(lab, job):
     arms = [lab.arm("distance", job, "prompt", "related", plan.start_length, seed)
             for seed in range(plan.length_seeds)]
     lab.run("distance", arms)
-    ids = lab.tok.encode(lab.best_wording(job))
+
+    def right(text):
+        return lab.measure([Arm(None, job)], None, 0, "valid", plan.test // 2, text)[0]["accuracy"]
+
+    ids = lab.tok.encode(max(JOBS[job].wordings + JOBS[job].unseen, key=right))
     english = PromptTuning(initial_embeddings(lab.model, len(ids), "text", ids))
     arms.append(Arm(english, job, facts=dict(experiment="distance", method="wording",
                                              init="text", length=len(ids))))
@@ -647,7 +561,7 @@ def main_job(settings):
     start_time, (model, tok), out = time.time(), load_base(settings), Path(settings.out)
     plan = QUICK if settings.quick else Plan()
     out.mkdir(parents=True, exist_ok=True)
-    results = Results(out / "results.csv", plan.name, model.fingerprint()[:8], plan.test)
+    results = Results(out / "results.csv", plan.name, model.fingerprint()[:8])
     results.add([])  # fails now, and not after the work, where nothing can be written
     lab = Lab(model, tok, load_data(out), plan)
     for job in plan.jobs:
@@ -670,8 +584,7 @@ def plot(settings):
     finished = [row for row in Results(path, "", "").rows if row["experiment"] == "prompts"]
     if not finished:
         raise ValueError(f"no finished main job in {path}: run `python train.py` first")
-    plan = QUICK if finished[-1]["plan"] == QUICK.name else Plan()
-    draw(Results(path, plan.name, finished[-1]["base"], plan.test), path.parent, STARTS)
+    draw(Results(path, finished[-1]["plan"], finished[-1]["base"]), path.parent, STARTS)
     print(f"drew {PICTURES} in {settings.out}/")
 
 # ------------------------------------------------------------------ one prompt: tune and generate

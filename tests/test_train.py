@@ -16,15 +16,16 @@ from pretrain import bpe
 import train
 from model import GPT, GPTConfig
 from softprompt import PrefixTuning, PromptTuning, initial_embeddings, load, save
-from train import JOBS, Arm, Plan, Results, Sentence, Start, Tokenizer, collate, fit, score
-from tutorials import findings
+from train import JOBS, Arm, Plan, Results, Start, Tokenizer, collate, fit, score
+from tutorials import findings, jobs
+from tutorials.jobs import Sentence
 
 WORDS = "Return the matrix of a graph, plot one axis, solve an equation and open every file".split()
 
 def sentences(n, seed=0):
     gen = random.Random(seed)
     texts = [" ".join(gen.choices(WORDS, k=gen.randint(3, 8))).strip(",") + "." for _ in range(n)]
-    return [Sentence(text, gen.choice(train.LIBRARIES), gen.choice(["class", "function"]))
+    return [Sentence(text, gen.choice(jobs.LIBRARIES), gen.choice(["class", "function"]))
             for text in texts]
 
 TOKENS = bpe([s.text for s in sentences(50)] + ["\n -> numpy torch class function"], 330)
@@ -87,10 +88,10 @@ def test_docstrings_are_read_without_importing(tmp_path):
     path = tmp_path / "module.py"
     path.write_text('raise SystemExit\nclass A:\n    """A summary.\n\n    More."""\n'
                     '    async def f(self):\n        """Another."""\n')
-    found = sorted(one for one in train.docstrings_in(("numpy", path)) if one[2])
+    found = sorted(one for one in jobs.docstrings_in(("numpy", path)) if one[2])
     assert found == [("numpy", "class", "A summary.\n\nMore."), ("numpy", "function", "Another.")]
     path.write_text("def broken(:\n")
-    assert train.docstrings_in(("numpy", path)) == []
+    assert jobs.docstrings_in(("numpy", path)) == []
 
 def test_sentences_are_split_by_their_own_text():
     docs = [("numpy", "function", f"Give back number {i} of them all.\n\nMore.")
@@ -98,10 +99,10 @@ def test_sentences_are_split_by_their_own_text():
     docs += [("numpy", "class", "An array of numpy scalars, they say."),
              ("torch", "class", "Too short."),
              ("torch", "class", "Ünicode is left out of the sentences."), docs[0]]
-    data = train.sentences_of(docs)
+    data = jobs.sentences_of(docs)
     assert sum(map(len, data.values())) == 2000
-    assert all(train.split_of(s.text) == split for split, part in data.items() for s in part)
-    assert 0.7 < len(data["train"]) / 2000 < 0.9 and data == train.sentences_of(docs[::-1])
+    assert all(jobs.split_of(s.text) == split for split, part in data.items() for s in part)
+    assert 0.7 < len(data["train"]) / 2000 < 0.9 and data == jobs.sentences_of(docs[::-1])
 
 def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
     model, some = tiny(tok), sentences(80)
@@ -305,7 +306,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert sorted(tmp_path.iterdir()) == before
 
 def test_no_docstrings_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "source_files", lambda: [])
+    monkeypatch.setattr(jobs, "source_files", lambda: [])
     with pytest.raises(SystemExit) as stop:
         train.main(["--out", str(tmp_path)])
     assert stop.value.code == 2 and "no docstrings" in capsys.readouterr().err
@@ -378,7 +379,8 @@ def test_results_are_whole_experiments(tmp_path, monkeypatch):
 def test_the_one_standard_error_rule(tmp_path):
     results = Results(tmp_path / "results.csv", "full", "b")
     row = {**dict.fromkeys(findings.COLUMNS, 1), "plan": "full", "base": "b", "job": "j",
-           "experiment": "length", "method": "prompt", "pinned": "yes", "split": "valid"}
+           "experiment": "length", "method": "prompt", "pinned": "yes", "split": "valid",
+           "sentences": 120}
     accuracies = {1: (0.5, 0.6), 4: (0.79, 0.81), 8: (0.7, 0.9), 16: (0.8, 0.82)}
     results.add([{**row, "length": length, "accuracy": accuracy}
                  for length, values in accuracies.items() for accuracy in values])

@@ -20,17 +20,16 @@ def write_text(path, text):
     path.with_suffix(".part").replace(path)
 
 NUMBERS = {"length": int, "lr": float, "seed": int, "step": int, "loss": float, "accuracy": float,
-           "parameters": int, "filler": int}
+           "parameters": int, "sentences": int, "filler": int, "window": int}
 COLUMNS = ("plan base experiment job method init length pinned lr seed step split loss accuracy "
-           "parameters filler").split()
+           "parameters sentences filler window").split()
 
 class Results:
     """out/results.csv: a row for every measurement, written when its experiment is done.
     Rows of another plan or base stay in the file and are not looked at."""
 
-    def __init__(self, path, plan, base, n_test=240):
+    def __init__(self, path, plan, base):
         self.path, self.about, self.rows = Path(path), {"plan": plan, "base": base}, []
-        self.n_test, self.n_valid = n_test, n_test // 2  # sentences behind an accuracy
         if self.path.exists():
             with open(path, newline="") as file:
                 self.rows = list(csv.DictReader(file))
@@ -59,6 +58,12 @@ class Results:
             groups[row[name]].append(row[value])
         return groups
 
+    def accuracies(self, name, **match):
+        """{name's value: (mean accuracy, standard error)} over the rows that match."""
+        values = self.group(name, "accuracy", **match)
+        sentences = self.group(name, "sentences", **match)
+        return {key: mean_error(values[key], sentences[key][0]) for key in values}
+
 ERROR = "± one standard error: the spread of the seeds, and of the test sentences as a sample"
 
 def mean_error(values, n):
@@ -70,10 +75,10 @@ def mean_error(values, n):
 def chosen_length(results, job, method):
     """The one-standard-error rule: the smallest length whose validation accuracy is within one
     standard error of the best length's."""
-    accuracies = results.group("length", "accuracy", experiment="length", job=job, method=method,
-                               pinned="yes", split="valid")
-    best, error = max(mean_error(values, results.n_valid) for values in accuracies.values())
-    return min(P for P, values in accuracies.items() if mean(values) >= best - error)
+    accuracies = results.accuracies("length", experiment="length", job=job, method=method,
+                                    pinned="yes", split="valid")
+    best, error = max(accuracies.values())
+    return min(P for P, (accuracy, _) in accuracies.items() if accuracy >= best - error)
 
 def best_wording(results, job):
     """The English with the best validation accuracy, and its test accuracy."""
@@ -117,14 +122,15 @@ def race(results, job):
     return Race(none["loss"], threshold, curves, steps, ratios)
 
 def tried(results, job):
-    """[(method, its wording or length, parameters, test accuracies)] of all that was tried."""
-    accuracies = defaultdict(list)
+    """[(method, its wording or length, numbers trained, accuracy, error)] of all that was tried."""
+    groups = defaultdict(list)
     for row in results.find(job=job, split="test"):
         methods, length = row["experiment"] == "methods", row["experiment"] == "length"
         if methods or length and row["pinned"] == "yes":
             what = f"{row['length']} virtual tokens" if row["length"] else row["init"]
-            accuracies[row["method"], what, row["parameters"]].append(row["accuracy"])
-    return [(*what, values) for what, values in accuracies.items()]
+            groups[row["method"], what, row["parameters"], row["sentences"]].append(row["accuracy"])
+    return [(method, what, numbers, *mean_error(values, n))
+            for (method, what, numbers, n), values in groups.items()]
 
 def report(results, starts, total):
     """The numbers behind the pictures, as tables; `total` is how many numbers the base has."""
@@ -145,8 +151,7 @@ def report(results, starts, total):
                   "within one standard error of the best length")
     for job in results.group("job", "step", experiment="methods"):
         print(f"\n{job:60s}numbers   % of base   accuracy")
-        for method, what, numbers, values in tried(results, job):
-            center, error = mean_error(values, results.n_test)
+        for method, what, numbers, center, error in tried(results, job):
             print(f"{method:10s}{what:46s}{numbers:11d}{100 * numbers / total:12.3f}"
                   f"{center:11.3f} ± {error:.3f}")
     print(ERROR)
@@ -155,10 +160,10 @@ def report(results, starts, total):
         print(f"\n{job:36s}", *(f"{filler:6d}" for filler in fillers), " tokens between")
         for method in ("prompt", "wording"):
             for pinned, shown in (("yes", "pinned"), ("no", "sliding")):
-                values = results.group("filler", "accuracy", experiment="distance", job=job,
-                                       method=method, pinned=pinned)
+                values = results.accuracies("filler", experiment="distance", job=job,
+                                            method=method, pinned=pinned)
                 print(f"{METHODS[method][0] + ', ' + shown:36s}",
-                      *(f"{mean(x):6.3f}" for x in values.values()))
+                      *(f"{accuracy:6.3f}" for accuracy, _ in values.values()))
 
 # ------------------------------------------------------------------ pictures
 
@@ -212,6 +217,19 @@ def draw_baselines(results, job, axis):
     draw_level(axis, best_wording(results, job)[1], "best English (by validation)", "#0072B2")
     draw_level(axis, accuracy_of(results, job, "always"), "commonest answer")
 
+def draw_accuracies(axis, accuracies, **look):
+    """Points with their error bars, where there are any."""
+    if accuracies:
+        points = [(x, *point) for x, point in accuracies.items()]
+        axis.errorbar(*zip(*points), capsize=3, **look)
+
+def draw_window(results, axis):
+    """Where the window of the base ends, if it has one."""
+    [window] = results.group("window", "step", experiment="length")
+    if window:
+        axis.axvline(window, color="0.7", ls=":", zorder=0)
+        axis.annotate("W", (window, 1.0), ha="right", color="0.5")
+
 def draw_race(starts, results, job, top, low):
     found = race(results, job)
     end = max(max(curve) for curve in found.curves.values())
@@ -246,16 +264,13 @@ def draw_lengths(results, job, *axes):
     for axis, method in zip(axes, ("prompt", "prefix")):
         colour = METHODS[method][1]
         for pinned, style, name in (("yes", "o-", "pinned"), ("no", "s:", "sliding")):
-            lengths = results.group("length", "accuracy", experiment="length", job=job,
-                                    method=method, pinned=pinned, split="test")
-            points = [(P, *mean_error(values, results.n_test)) for P, values in lengths.items()]
-            if points:
-                axis.errorbar(*zip(*points), fmt=style, color=colour, capsize=3, label=name)
+            match = dict(experiment="length", job=job, method=method, pinned=pinned, split="test")
+            draw_accuracies(axis, results.accuracies("length", **match), fmt=style, color=colour,
+                            label=name)
         draw_baselines(results, job, axis)
         P = chosen_length(results, job, method)
         axis.axvline(P, color="0.85", lw=9, zorder=-1)
-        axis.axvline(64, color="0.7", ls=":", zorder=0)
-        axis.annotate("W", (64, 1.0), ha="right", color="0.5")
+        draw_window(results, axis)
         axis.set(title=f"{job}, {method}: {P} as good as the best\n(chosen by validation)",
                  xscale="log", ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy",
                  xticks=ticks, xticklabels=ticks)
@@ -264,8 +279,7 @@ def draw_lengths(results, job, *axes):
 
 def draw_methods(results, job, axis):
     for method, (label, colour, marker) in METHODS.items():
-        points = sorted((numbers, *mean_error(values, results.n_test))
-                        for name, _, numbers, values in tried(results, job) if name == method)
+        points = sorted(point for name, _, *point in tried(results, job) if name == method)
         if points:
             axis.errorbar(*zip(*points), fmt=marker, color=colour, capsize=3, label=label, mew=2,
                           ms=5 if marker.endswith("-") else 9)
@@ -278,14 +292,11 @@ def draw_methods(results, job, axis):
 def draw_distances(results, job, axis):
     for method in ("prompt", "wording"):
         for pinned, style, name in (("yes", "o-", "pinned"), ("no", "s:", "sliding")):
-            fillers = results.group("filler", "accuracy", experiment="distance", job=job,
-                                    method=method, pinned=pinned)
-            points = [(n, *mean_error(values, results.n_valid)) for n, values in fillers.items()]
-            axis.errorbar(*zip(*points), fmt=style, color=METHODS[method][1], capsize=3,
-                          label=f"{METHODS[method][0]}, {name}")
+            match = dict(experiment="distance", job=job, method=method, pinned=pinned)
+            draw_accuracies(axis, results.accuracies("filler", **match), fmt=style,
+                            color=METHODS[method][1], label=f"{METHODS[method][0]}, {name}")
     draw_level(axis, accuracy_of(results, job, "always"), "commonest answer")
-    axis.axvline(64, color="0.7", ls=":", zorder=0)
-    axis.annotate("W", (65, 1.0), color="0.5")
+    draw_window(results, axis)
     axis.set(title=job, ylim=(0, 1.05), xlabel="tokens of other text between prompt and question",
              ylabel="test accuracy")
     if axis.get_subplotspec().is_first_col():

@@ -363,6 +363,7 @@ class Plan(NamedTuple):
     fillers: tuple = (0, 16, 32, 48, 64, 96, 128, 192)  # tokens between prompt and text
     steps: int = 20
     new_steps: int = 80  # for a job that the base never practised
+    tuning_steps: int = 25  # at most, where only the rates are tried
     size: int = 16  # sentences a step
     valid: int = 48  # sentences of the validation curves
     test: int = 240  # sentences of the final numbers; half as many to choose a length by
@@ -427,9 +428,10 @@ class Lab:
 
     def run(self, title, arms, watch=(), model=None, past=None, tuning=False):
         """Train the arms, all of one job, as one batch; return the rows of results. Where rates
-        are tuned, for half as long, and nobody reads the test."""
+        are tuned, for `tuning_steps`, and nobody reads the test."""
         plan, model, measured, job = self.plan, model or self.model, [], arms[0].job
-        steps, n = self.steps(job) // (2 if tuning else 1), plan.valid if watch else plan.test // 2
+        steps, n = self.steps(job), plan.valid if watch else plan.test // 2
+        steps = min(steps, plan.tuning_steps) if tuning else steps
 
         def each_step(step, past):
             if step in watch or step == steps:
@@ -443,7 +445,7 @@ class Lab:
 
     def best_rates(self, job, method, choices, watch=()):
         """{(start, length): the rate with the lowest validation loss}, on two seeds of their own:
-        at the end of half a training, or on the average of the steps in `watch`."""
+        at the end of a short training, or on the average of the steps in `watch`."""
         rates = [learning_rate(self.model, method, share) for share in self.plan.shares]
         if len(rates) == 1:
             return dict.fromkeys(choices, rates[0])

@@ -201,7 +201,7 @@ class Settings:
     init: str = option("vocab", "start: text, vocab, matched, normal or a saved prompt", "tune")
     init_text: str = option("", "the text to start from, for --init text", "tune")
     steps: int = option(100, "training steps of 16 texts, at most", "tune")
-    lr: float = option(0.0, "learning rate of AdamW; 0: the method's own", "tune")
+    lr: float = option(0.0, "learning rate, as a share of the size of what it moves; 0: the method's own", "tune")
     seed: int = option(0, "which random numbers and examples", "tune")
     save: str = option("", "file of the trained prompt; OUT/NAME-METHOD.pt", "tune")
     prompt: tuple = option((), "files of trained prompts", "generate")
@@ -254,18 +254,25 @@ def load_base(settings):
 
 # ------------------------------------------------------------------ scoring and training
 
-def learning_rate(model, method, share=0.3):
+def learning_rate(method, share=0.3):
     """AdamW's rate for whatever is trained; nothing else in this project decides it.
 
     AdamW moves each number by about the rate in every step, however small the gradient is. So the
-    rate has to be a fair share of the size of what it moves. A prompt stands among embeddings: it
-    gets a share of their standard deviation. A prefix stands among keys and values, whose size does
-    not follow the embeddings': it gets that share of 0.1. LoRA and the weights get what is usual.
-    The main job tries several shares and takes the best by validation; 0.3 is for the rest.
+    rate of a prompt or a prefix is a share of the size of what it moves, which `sizes` measures: a
+    prompt gets `share`, a prefix, which acts in every layer at once, a tenth of it. LoRA and the
+    weights get what is usual. The main job tries several shares, and takes the best by validation.
     """
-    deviation = float(model.model.embed_tokens.weight.detach().float().std())
-    rates = {"prompt": share * deviation, "prefix": 0.1 * share, "lora": 3e-3, "full": 3e-4}
-    return float(f"{rates[method]:.2g}")
+    return {"prompt": share, "prefix": 0.1 * share, "lora": 3e-3, "full": 3e-4}[method]
+
+def sizes(soft, model):
+    """How big the numbers around each parameter are: the standard deviation of the embeddings for
+    a prompt, the root mean square of each layer's keys and values for a prefix (they differ by a
+    factor of forty from layer to layer, so one rate in absolute terms fits no layer); else 1."""
+    if isinstance(soft, PromptTuning):
+        return [model.model.embed_tokens.weight.detach().float().std()]
+    if isinstance(soft, PrefixTuning):  # (L, 1, 1, 1) each
+        return [p.detach().square().mean((1, 2, 3), True).sqrt() for p in (soft.keys, soft.values)]
+    return [1.0 for _ in soft.parameters()]
 
 def score(model, past, rows, arms=1):
     """How well each arm answers: (3, A) sums of nats, scored tokens and exactly right answers.
@@ -330,6 +337,8 @@ def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title
     past = past or prefill_all
     groups = [{"params": list(arm.soft.parameters()), "lr": arm.lr} for arm in arms]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    learned = [p for group in groups for p in group["params"]]
+    units = [size for arm in arms for size in sizes(arm.soft, model)]
     for step in progress(title, range(steps + 1)) if title else range(steps + 1):
         if watch(step, past) or step == steps:
             return
@@ -340,8 +349,12 @@ def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title
             nn.utils.clip_grad_norm_(group["params"], 1.0)
             # Five steps of warm-up, then down to a tenth: no arm is judged while it jumps about.
             group["lr"] = arm.lr * min((step + 1) / 5, 1, 1.1 - step / steps)
+        before = [p.detach().clone() for p in learned]
         optimizer.step()
         optimizer.zero_grad()
+        with torch.no_grad():  # AdamW's step is in units; see `sizes`
+            for p, old, unit in zip(learned, before, units):
+                p.copy_(old + unit * (p - old))
 
 # ------------------------------------------------------------------ the main job: experiments
 
@@ -403,7 +416,7 @@ class Lab:
         soft = KINDS[method].start(self.model, self.start(job, init, length, seed), pinned)
         facts = dict(experiment=experiment, method=method, init=init, length=length,
                      pinned="no" if pinned == 0 else "yes")
-        return Arm(soft, job, lr or learning_rate(self.model, method), seed, pinned, facts)
+        return Arm(soft, job, lr or learning_rate(method), seed, pinned, facts)
 
     def measure(self, arms, past, step, split, n, wording="", model=None, filler=0):
         """Rows of results: how each arm does on the first n sentences of a split, with so many
@@ -446,7 +459,7 @@ class Lab:
     def best_rates(self, job, method, choices, watch=()):
         """{(start, length): the rate with the lowest validation loss}, on two seeds of their own:
         at the end of a short training, or on the average of the steps in `watch`."""
-        rates = [learning_rate(self.model, method, share) for share in self.plan.shares]
+        rates = [learning_rate(method, share) for share in self.plan.shares]
         if len(rates) == 1:
             return dict.fromkeys(choices, rates[0])
         arms = [self.arm("tuning", job, method, start, P, seed, lr)
@@ -485,7 +498,7 @@ def compare_methods(lab, job):
             torch.manual_seed(seed)
             model, facts = deepcopy(lab.model), dict(experiment="methods", method=method)
             weights = add_lora(model) if method == "lora" else model.requires_grad_(True)
-            arm = Arm(weights, job, learning_rate(model, method), seed, facts=facts)
+            arm = Arm(weights, job, learning_rate(method), seed, facts=facts)
             rows += lab.run(f"{method} {seed + 1}", [arm], model=model, past=lambda: None)
     if job in plan.outside:
         for method in KINDS:
@@ -684,7 +697,7 @@ def tune(settings):
           f"{train[0][0]!r} -> {train[0][1]!r}")
     answers, commonest = few_answers(train), Counter(a for _, a in train).most_common(1)[0][0]
     rows = rows_behind(model, tok, train + valid, soft.length, "", answers)
-    few_valid, lr = rows[len(train) :][:128], settings.lr or learning_rate(model, soft.kind)
+    few_valid, lr = rows[len(train) :][:128], settings.lr or learning_rate(soft.kind)
     facts = dict(job=name, init=settings.init, init_text=settings.init_text, answers=answers,
                  commonest=commonest, lr=lr, fingerprint=model.fingerprint())
     best, since_best = math.inf, 0

@@ -300,7 +300,7 @@ def real(add, settings, steps=100, P=16, size=16):
         gen, start = torch.Generator().manual_seed(0), time.time()
         embeddings = initial_embeddings(model, P, how, ids, gen)
         soft = KINDS[kind].start(model, embeddings)
-        arm = Arm(soft, "", learning_rate(model, kind))
+        arm = Arm(soft, "", learning_rate(kind))
         fit(model, [arm], {"": rows}, steps, size, lambda *_: None, None, draw_similar_rows, how)
         with torch.no_grad():
             tell(f"our {kind}, {how}, {arm.lr:g}", soft.past(model), time.time() - start)

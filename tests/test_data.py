@@ -128,7 +128,7 @@ def world(tok, tmp_path, monkeypatch):
     return tmp_path
 
 COMMAND = "tune --base base.pt --data train.tsv --length 4 --init text --init-text".split()
-COMMAND += ["Class or function?", "--steps", "20", "--save", "soft.pt", "--lr", "0.05"]
+COMMAND += ["Class or function?", "--steps", "20", "--save", "soft.pt", "--lr", "1"]
 
 def base_model():
     return train.load_base(train.Settings(base="base.pt"))[0]

@@ -123,7 +123,7 @@ def test_trained_together_is_trained_alone(tok, kind):
 
     def arms():
         torch.manual_seed(0)
-        many = ("kind", 0.03, 0, None, 4), ("count", 0.01, 1, 0, 30), ("kind", 0.1, 2, None, 1)
+        many = ("kind", 0.6, 0, None, 4), ("count", 0.2, 1, 0, 30), ("kind", 2.0, 2, None, 1)
         return [Arm(kind.start(model, torch.randn(P, 16) * 0.2), job, lr, seed, pinned)
                 for job, lr, seed, pinned, P in many]
 
@@ -385,3 +385,14 @@ def test_the_one_standard_error_rule(tmp_path):
     results.add([{**row, "length": length, "accuracy": accuracy}
                  for length, values in accuracies.items() for accuracy in values])
     assert findings.chosen_length(results, "j", "prompt") == 4  # 16 is best, and its error is 0.01
+
+def test_a_step_is_a_share_of_the_size_of_what_it_moves(tok):
+    model = tiny(tok)
+    soft = PrefixTuning.start(model, torch.randn(3, 16))
+    with torch.no_grad():
+        soft.values[0] *= 1000
+    start = soft.values.detach().clone()
+    rows = {"kind": [tok.example(*pair) for pair in JOBS["kind"].pairs(sentences(60))]}
+    fit(model, [Arm(soft, "kind", 0.05)], rows, 1, 4, lambda *state: None)
+    moved = (soft.values - start).abs().amax((1, 2, 3))  # (L,): AdamW's first step is the rate
+    assert torch.allclose(moved, 0.2 * 0.05 * start.square().mean((1, 2, 3)).sqrt(), rtol=0.02)

@@ -196,12 +196,13 @@ class Settings:
     job: str = option("", "what to learn: library unless --data", "tune", list(JOBS))
     data: str = option("", "texts and answers: .tsv, .csv or .jsonl", "tune generate")
     valid: str = option("", "more of them; without, a fifth of --data", "tune")
+    answers: str = option("", "what may be answered, with commas between; else as --data", "tune")
     method: str = option("prompt", "what to train", "tune", list(KINDS))
     length: int = option(16, "number of virtual tokens", "tune")
     init: str = option("vocab", "start: text, vocab, matched, normal or a saved prompt", "tune")
     init_text: str = option("", "the text to start from, for --init text", "tune")
-    steps: int = option(100, "training steps of 16 texts, at most", "tune")
-    lr: float = option(0.0, "learning rate, as a share of the size of what it moves; 0: the method's own", "tune")
+    steps: int = option(400, "training steps of 16 texts, at most", "tune")
+    lr: float = option(0.0, "learning rate, a share of the size of what it moves; 0: usual", "tune")
     seed: int = option(0, "which random numbers and examples", "tune")
     save: str = option("", "file of the trained prompt; OUT/NAME-METHOD.pt", "tune")
     prompt: tuple = option((), "files of trained prompts", "generate")
@@ -262,7 +263,7 @@ def learning_rate(method, share=0.3):
     prompt gets `share`, a prefix, which acts in every layer at once, a tenth of it. LoRA and the
     weights get what is usual. The main job tries several shares, and takes the best by validation.
     """
-    return {"prompt": share, "prefix": 0.1 * share, "lora": 3e-3, "full": 3e-4}[method]
+    return {"prompt": share, "prefix": share / 10, "lora": 3e-3, "full": 3e-4}[method]
 
 def sizes(soft, model):
     """How big the numbers around each parameter are: the standard deviation of the embeddings for
@@ -274,16 +275,23 @@ def sizes(soft, model):
         return [p.detach().square().mean((1, 2, 3), True).sqrt() for p in (soft.keys, soft.values)]
     return [1.0 for _ in soft.parameters()]
 
-def score(model, past, rows, arms=1):
-    """How well each arm answers: (3, A) sums of nats, scored tokens and exactly right answers.
+def rivals(answer, choices):
+    """What each token of an answer competes with where only `choices` may be answered: a list of
+    ids for each, the token itself first, then what stands there in the choices that begin alike."""
+    return [[token, *{choice[i] for choice in choices if choice[:i] == answer[:i]} - {token}]
+            for i, token in enumerate(answer)]
+
+def score(model, past, rows, arms=1, choices=()):
+    """How well each arm answers: (5, A) sums over its rows. Nats of the answers; their tokens; how
+    many answers are exactly right, and how many are where only `choices` (ids) may be answered,
+    both by greedy decoding; nats of that choice (0 without choices).
 
     `rows` are (question, answer), as many for each arm, arm after arm; row a of `past` (None: no
-    prompt) goes before those of arm a. An answer is right where greedy decoding would give it.
-    Rows of like length go through the model together, so that little is spent on padding; on a
-    CPU few at a time, which its cache can hold."""
+    prompt) goes before those of arm a. Rows of like length go through the model together, so that
+    little is spent on padding; on a CPU few at a time, which its cache can hold."""
     each, device = len(rows) // arms, model.device
     past = (past or model.empty_past()).expand(arms)
-    lengths, sums = (past.length // 32).tolist(), torch.zeros(3, arms, device=device)
+    lengths, sums = (past.length // 32).tolist(), torch.zeros(5, arms, device=device)
     order = sorted(range(len(rows)), key=lambda i: (lengths[i // each], sum(map(len, rows[i]))))
     size = 64 if device.type == "cpu" else 8192
     for i in range(0, len(order), size):
@@ -292,13 +300,29 @@ def score(model, past, rows, arms=1):
         arm = torch.tensor(part, device=device) // each  # (B,)
         logits = model.scored(idx, targets, past.rows(arm)).float()  # (n, V)
         want, row = targets[targets >= 0], (targets >= 0).nonzero()[:, 0]  # (n,) twice
-        nats = F.cross_entropy(logits, want, reduction="none")  # (n,)
-        wrong = (logits.argmax(1) != want).float()  # (n,)
-        of_tokens = torch.stack((nats, torch.ones_like(nats), wrong))  # (3, n)
-        of_rows = torch.zeros(3, len(part), device=device).index_add(1, row, of_tokens)  # (3, B)
-        of_rows = torch.cat((of_rows[:2], (of_rows[2:] == 0).float()))  # (3, B)
-        sums = sums.index_add(1, arm, of_rows)  # (3, A)
+        ways = [torch.tensor(ids) for j in part for ids in rivals(rows[j][1], choices)]
+        ways = nn.utils.rnn.pad_sequence(ways, True, -1).to(device)  # (n, K), the wanted id first
+        few = logits.gather(1, ways.clamp(min=0)).masked_fill(ways < 0, -torch.inf)  # (n, K)
+        of_tokens = torch.stack((
+            F.cross_entropy(logits, want, reduction="none"), torch.ones_like(logits[:, 0]),
+            (logits.argmax(1) != want).float(), (few.argmax(1) != 0).float(),
+            -few.log_softmax(1)[:, 0]))  # (5, n)
+        of_rows = torch.zeros(5, len(part), device=device).index_add(1, row, of_tokens)  # (5, B)
+        right = of_rows[2:4] == 0  # (2, B)
+        if choices:  # an answer that is none of them cannot be chosen
+            right[1] &= torch.tensor([rows[j][1] in choices for j in part], device=device)
+        of_rows = torch.cat((of_rows[:2], right.float(), of_rows[4:]))  # (5, B)
+        sums = sums.index_add(1, arm, of_rows)  # (5, A)
     return sums
+
+GREEDY = 0.1  # how much of the vocabulary's loss stays beside the choice's, for greedy decoding
+
+def objective(sums, each, choices=()):
+    """What training makes smaller, (A,), from the sums of `score` over `each` rows an arm: nats a
+    token. Where there are choices, nats of the choice between them: most of the vocabulary's loss
+    only says which words are answers at all, and drowns what tells one answer from another."""
+    nats, tokens, _, _, choice = sums
+    return choice / each + (GREEDY if choices else 1) * nats / tokens
 
 @dataclass
 class Arm:
@@ -324,27 +348,31 @@ def draw_similar_rows(rows, seed, step, size):
     part = gen.sample(range(8), 8)[step % 8]
     return drawn[part * size : (part + 1) * size]
 
-def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title=None):
+def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title=None,
+        choices=()):
     """Train all arms as one mixed batch over one frozen base.
 
     Each arm has its own examples (`size` a step of train[job], drawn by its seed), mean loss,
     gradient clipping and learning rate, so it learns exactly what it would learn alone.
     watch(step, past) is called before each step and after the last, and ends the training where
-    it returns True; past() is one row an arm. `title` names it on a line of progress."""
+    it returns True; past() is one row an arm. `title` names it on a line of progress; `choices`
+    as in `score`."""
     def prefill_all():
         return prefill([arm.soft for arm in arms], model, [arm.pinned for arm in arms])
 
     past = past or prefill_all
     groups = [{"params": list(arm.soft.parameters()), "lr": arm.lr} for arm in arms]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    # Short memories (usual are 0.9 and 0.999): the first gradients are the biggest by far, and as
+    # long as AdamW remembers them, all later steps are too small.
+    optimizer = torch.optim.AdamW(groups, betas=(0.6, 0.9), weight_decay=0.0)
     learned = [p for group in groups for p in group["params"]]
     units = [size for arm in arms for size in sizes(arm.soft, model)]
     for step in progress(title, range(steps + 1)) if title else range(steps + 1):
         if watch(step, past) or step == steps:
             return
         rows = [row for arm in arms for row in draw(train[arm.job], arm.seed, step, size)]
-        nats, tokens, _ = score(model, past(), rows, len(arms))  # (A,) each
-        (nats / tokens).sum().backward()
+        sums = score(model, past(), rows, len(arms), choices)  # (5, A)
+        objective(sums, size, choices).sum().backward()
         for arm, group in zip(arms, optimizer.param_groups):
             nn.utils.clip_grad_norm_(group["params"], 1.0)
             # Five steps of warm-up, then down to a tenth: no arm is judged while it jumps about.
@@ -366,25 +394,24 @@ class Plan(NamedTuple):
     jobs: tuple = ("library", "first-letter-last")
     outside: tuple = ("before-last",)
     starts: tuple = tuple(STARTS)
-    shares: tuple = (0.3, 1.0, 3.0)  # the rates that each start tries, see learning_rate
+    shares: tuple = (0.5, 1.5, 4.5)  # the rates that each start tries, see learning_rate
     seeds: int = 5  # of the initialization experiment
     start_length: int = 16
     lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
     rated: tuple = (1, 16, 100)  # lengths that try the rates; others take that of the nearest
-    outside_lengths: tuple = (16, 100)
+    outside_lengths: tuple = (100,)
     length_seeds: int = 2  # of everything else
-    fillers: tuple = (0, 16, 32, 48, 64, 96, 128, 192)  # tokens between prompt and text
-    steps: int = 20
-    new_steps: int = 80  # for a job that the base never practised
-    tuning_steps: int = 25  # at most, where only the rates are tried
+    fillers: tuple = (0, 32, 48, 64, 128, 192)  # tokens between prompt and text
+    steps: int = 15
+    new_steps: int = 64  # for a job that the base never practised
     size: int = 16  # sentences a step
-    valid: int = 48  # sentences of the validation curves
+    valid: int = 32  # sentences of the validation curves
     test: int = 240  # sentences of the final numbers; half as many to choose a length by
 
 QUICK = Plan("quick", outside=(), starts=("related", "vocab", "normal"), shares=(1.0,), seeds=1,
              lengths=(1, 8, 64), rated=(), length_seeds=1, fillers=(0, 64, 128), steps=15,
              new_steps=40, size=8, test=120)
-WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80)  # validated steps
+WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)  # validated steps
 
 class Lab:
     """The base and the data, and how every experiment trains and measures with them."""
@@ -429,7 +456,7 @@ class Lab:
         with torch.inference_mode():
             sums = score(model or self.model, past, rows, len(arms)).T.tolist()
         measured = []
-        for arm, (nats, tokens, right) in zip(arms, sums):
+        for arm, (nats, tokens, right, *_) in zip(arms, sums):
             numbers = sum(p.numel() for p in arm.soft.parameters()) if arm.soft else 0
             measured.append({"init": "", "length": 0, "pinned": "", **arm.facts, "job": arm.job,
                              "lr": arm.lr, "seed": arm.seed, "step": step, "split": split,
@@ -441,10 +468,9 @@ class Lab:
 
     def run(self, title, arms, watch=(), model=None, past=None, tuning=False):
         """Train the arms, all of one job, as one batch; return the rows of results. Where rates
-        are tuned, for `tuning_steps`, and nobody reads the test."""
+        are tuned, for half as long, and nobody reads the test."""
         plan, model, measured, job = self.plan, model or self.model, [], arms[0].job
-        steps, n = self.steps(job), plan.valid if watch else plan.test // 2
-        steps = min(steps, plan.tuning_steps) if tuning else steps
+        steps, n = self.steps(job) // (2 if tuning else 1), plan.valid if watch else plan.test // 2
 
         def each_step(step, past):
             if step in watch or step == steps:
@@ -458,7 +484,7 @@ class Lab:
 
     def best_rates(self, job, method, choices, watch=()):
         """{(start, length): the rate with the lowest validation loss}, on two seeds of their own:
-        at the end of a short training, or on the average of the steps in `watch`."""
+        at the end of half a training, or on the average of the steps in `watch`."""
         rates = [learning_rate(method, share) for share in self.plan.shares]
         if len(rates) == 1:
             return dict.fromkeys(choices, rates[0])
@@ -557,7 +583,8 @@ def compare_distances(lab, job):
     return rows
 
 def keep_prompts(lab, job, results, out):
-    """Save a prompt of the length chosen as out/JOB.pt: the best of three seeds by validation."""
+    """Save a prompt of the length chosen as out/JOB.pt: the best of three seeds by validation. Say
+    what stands nearest to the vectors of all three, and to random ones."""
     P = chosen_length(results, job, "prompt")
     arms = [lab.arm("prompts", job, "prompt", "related", P, seed) for seed in range(3)]
     rows = lab.run("a prompt to keep", arms)
@@ -565,6 +592,11 @@ def keep_prompts(lab, job, results, out):
     best = arms[losses.index(min(losses))]
     softprompt.save(best.soft, out / f"{job}.pt", lab.model, job=job, init="related",
                     steps=lab.steps(job))
+    every = PromptTuning(torch.cat([arm.soft.embeddings for arm in arms]))  # (3 P, C)
+    near = softprompt.nearest_tokens(every, lab.model, 1, torch.Generator().manual_seed(0))
+    both = (f"{x.mean():.2f} ± {x.std() / len(x) ** 0.5:.2f}" for x in (near.cosines, near.control))
+    print(f"{job}: cosine to the nearest token", *both, "(learned, random), tokens",
+          [lab.tok.decode([i]) for i in near.ids[:, 0].tolist()])
     return rows
 
 PICTURES = "initialization.png, length.png, methods.png and window.png"
@@ -620,46 +652,49 @@ def rows_behind(model, tok, pairs, length=0, wording="", answers=()):
               "beginnings are cut off", file=sys.stderr)
     return [(question[:first] + question[first:][first - room :], ids) for question, ids in rows]
 
-def few_answers(pairs):
-    """The different answers, where they are few enough to choose among; else none."""
-    answers = sorted({answer for _, answer in pairs})
-    return answers if len(answers) <= 20 else []
+def few_answers(pairs, given=""):
+    """The different answers, where they are few enough to choose among, else none; or those that
+    are `given`, with commas between. Raises ValueError where these lack one that occurs."""
+    occur = {answer for _, answer in pairs}
+    answers = {answer.strip() for answer in given.split(",")} - {""} or occur
+    if missing := sorted(occur - answers):
+        raise ValueError(f"--answers {given} lacks {missing[0]!r}, an answer in the data")
+    return sorted(answers) if given or len(answers) <= 20 else []
+
+def ids_of(tok, answers):
+    """The answers as the ids that `Tokenizer.example` gives them."""
+    return [tok.example("", answer)[1] for answer in answers]
 
 @torch.inference_mode()
 def judge(model, tok, past, rows, answers=()):
-    """(loss in nats a token, share answered exactly, share right when choosing among `answers`).
+    """(loss in nats a token, share answered exactly, share right when choosing among `answers`),
+    by greedy decoding; to choose, the next token is taken from those that lead to an answer."""
+    sums = score(model, past, rows, 1, ids_of(tok, answers))[:, 0].tolist()
+    nats, tokens, right, chosen, _ = sums
+    return nats / tokens, right / len(rows), chosen / len(rows)
 
-    The chosen answer is the one that the model finds likeliest as a whole. Each question goes
-    through the model once; its answers go behind the past that it leaves."""
-    choices = [tok.encode(f" {answer}") + [tok.end] for answer in answers]
-    rows, sums, right = sorted(rows, key=lambda row: len(row[0])), torch.zeros(3), 0
-    size = max(1, 64 // max(4, len(choices)))  # so that 64 rows of answers are in memory at most
-    for i in range(0, len(rows), size):
-        part = rows[i : i + size]
-        sums += score(model, past, part)[:, 0].cpu()
-        if choices:
-            idx, _ = collate([(question[:-1], [0]) for question, _ in part], model.device)
-            _, seen = model.hidden(idx, past, first=idx.shape[1])  # a row for every question
-            row = torch.arange(len(part) * len(choices), device=model.device)  # (B,)
-            behind = [(question[-1:], choice) for question, _ in part for choice in choices]
-            nats = score(model, seen.rows(row // len(choices)), behind, len(behind))[0]  # (B,)
-            best = nats.view(len(part), len(choices)).argmin(1).tolist()
-            right += sum(choices[b] == answer for b, (_, answer) in zip(best, part))
-    return float(sums[0] / sums[1]), float(sums[2]) / len(rows), right / len(rows)
+def commonest_answer(pairs):
+    return Counter(answer for _, answer in pairs).most_common(1)[0][0]
+
+def share_of(answer, pairs):
+    """How often always giving this answer is right."""
+    return mean(given == answer for _, given in pairs)
 
 def compare(model, tok, pairs, commonest, answers, candidates):
     """Print how each candidate (name, past or None, wording) does on these pairs, below always
-    giving the `commonest` answer."""
-    share = f"{sum(answer == commonest for _, answer in pairs) / len(pairs):.3f}"
+    giving the `commonest` answer; return the share that the last has right."""
+    share = f"{share_of(commonest, pairs):.3f}"
     table = [(f"{len(pairs)} texts", "nats a token", "exact", f"among {len(answers)}"),
              (f"always {commonest!r}", "-", share, share)]
     for name, past, wording in progress("testing", candidates):
         length = 0 if past is None else int(past.length.max())
         rows = rows_behind(model, tok, pairs, length, wording, answers)
-        table.append((name, *(f"{x:.3f}" for x in judge(model, tok, past, rows, answers))))
+        loss, exact, among = judge(model, tok, past, rows, answers)
+        table.append((name, f"{loss:.3f}", f"{exact:.3f}", f"{among:.3f}"))
     width = max(len(line[0]) for line in table)
     for name, loss, exact, among in table:
         print(f"{name:{width}s}{loss:>14s}{exact:>8s}" + f"{among:>11s}" * bool(answers))
+    return float(among if answers else exact)
 
 def starting_prompt(model, tok, settings):
     """The soft prompt that `tune` begins with: at one of the INITIALIZATIONS, or a saved one."""
@@ -676,16 +711,18 @@ def starting_prompt(model, tok, settings):
     embeddings = initial_embeddings(model, settings.length, settings.init, ids, generator)
     return KINDS[settings.method].start(model, embeddings)
 
-PATIENCE = 4  # validations without a better loss, of at most ten, end the training
+EVERY, PATIENCE = 20, 2  # steps between validations, and how many in a row may bring nothing
 
 def tune(settings):
     """Train one soft prompt on a job or on own data; what needs no training stands beside it.
 
     The best vectors so far are saved each time the validation loss gets better: stopped at any
-    moment, it leaves a valid prompt, and `--init FILE` goes on from there."""
+    moment, it leaves a valid prompt, and `--init FILE` goes on from there. Where nothing gets
+    better any more, the learning rate falls to a third, and at the third time training ends."""
     steps = settings.steps
-    if steps < 1 or not 0 <= settings.lr < math.inf:
-        raise ValueError(f"--steps {steps} --lr {settings.lr}: give at least 1 step, and a rate")
+    if steps < 1 or settings.length < 1 or not 0 <= settings.lr < math.inf:
+        raise ValueError(f"--steps {steps} --length {settings.length} --lr {settings.lr}: give at "
+                         "least 1 step and 1 virtual token, and a rate")
     model, tok = load_base(settings)
     soft = starting_prompt(model, tok, settings)
     name = Path(settings.data).stem if settings.data else settings.job or "library"
@@ -695,39 +732,48 @@ def tune(settings):
     train, valid = read_data(settings)
     print(f"{name}: {len(train)} texts to learn from, {len(valid)} to validate; the first: "
           f"{train[0][0]!r} -> {train[0][1]!r}")
-    answers, commonest = few_answers(train), Counter(a for _, a in train).most_common(1)[0][0]
+    answers, commonest = few_answers(train, settings.answers), commonest_answer(train)
     rows = rows_behind(model, tok, train + valid, soft.length, "", answers)
-    few_valid, lr = rows[len(train) :][:128], settings.lr or learning_rate(soft.kind)
+    few_valid, choices = rows[len(train) :][:128], ids_of(tok, answers)
+    arm = Arm(soft, "", settings.lr or learning_rate(soft.kind), settings.seed)
     facts = dict(job=name, init=settings.init, init_text=settings.init_text, answers=answers,
-                 commonest=commonest, lr=lr, fingerprint=model.fingerprint())
-    best, since_best = math.inf, 0
+                 commonest=commonest, lr=arm.lr, fingerprint=model.fingerprint())
+    always = share_of(commonest, valid[:128])
+    best, since_best, falls = math.inf, 0, 0
 
     def watch(step, past):
-        """Validate ten times, save what is better, and stop after too many that are not."""
-        nonlocal best, since_best
-        if step % math.ceil(steps / 10) and step < steps:
+        """Save what is better; after too much that is not, a smaller rate, and then the end."""
+        nonlocal best, since_best, falls
+        if step % EVERY and step < steps:
             return False
         with torch.inference_mode():
-            nats, tokens, right = score(model, past(), few_valid)[:, 0].tolist()
-        loss, accuracy, since_best = nats / tokens, right / len(few_valid), since_best + 1
-        say(f"step {step:4d}   validation: {loss:.3f} nats a token, {accuracy:.3f} right")
+            sums = score(model, past(), few_valid, 1, choices)  # (5, 1)
+        loss = float(objective(sums, len(few_valid), choices))
+        accuracy = float(sums[3 if choices else 2]) / len(few_valid)
+        say(f"step {step:4d}   validation: loss {loss:.3f}, {accuracy:.3f} right "
+            f"(always {commonest!r}: {always:.3f})")
+        since_best += 1
         if loss < best:
             best, since_best = loss, 0
             softprompt.save(soft, path, model, **facts, step=step, loss=loss, accuracy=accuracy)
-        return since_best == PATIENCE
+        if since_best == PATIENCE:
+            arm.lr, since_best, falls = arm.lr / 3, 0, falls + 1
+        return falls == 3
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    fit(model, [Arm(soft, "", lr, settings.seed)], {"": rows[: len(train)]}, steps, 16, watch,
-        draw=draw_similar_rows, title="training")
+    fit(model, [arm], {"": rows[: len(train)]}, steps, 16, watch, draw=draw_similar_rows,
+        title="training", choices=choices)
     soft = softprompt.load(path, model, facts["fingerprint"])
     with torch.no_grad():
         candidates = [("no prompt", None, ""),
                       (f"{soft.kind} of {soft.length}", soft.past(model), "")]
     if settings.init_text.strip():
         candidates.insert(1, (repr(settings.init_text), None, settings.init_text))
-    compare(model, tok, valid, commonest, answers, candidates)
+    right = compare(model, tok, valid, commonest, answers, candidates)
     print(f"{path}: {soft.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
           f"{100 * softprompt.trainable_fraction(soft, model):.3f} % of the base's numbers")
+    if right <= share_of(commonest, valid):
+        print(f"It is no better than always {commonest!r}: nothing was learned")
 
 def generate(settings):
     """Answer a text without and with each soft prompt, in one batch over one base; or say how well
@@ -743,10 +789,11 @@ def generate(settings):
     if settings.data:  # the answers that the prompts were trained on, if they know
         answers = sorted({a for soft in softs for a in soft.facts.get("answers", ())})
         commonest = [soft.facts["commonest"] for soft in softs if "commonest" in soft.facts]
-        commonest += [Counter(answer for _, answer in pairs).most_common(1)[0][0]]
+        commonest += [commonest_answer(pairs)]
         with torch.inference_mode():
             candidates = [(name, soft.past(model), "") for name, soft in zip(names, softs)]
-        return compare(model, tok, pairs, commonest[0], answers or few_answers(pairs), candidates)
+        compare(model, tok, pairs, commonest[0], answers or few_answers(pairs), candidates)
+        return
     longest, width = max(soft.length for soft in softs), max(map(len, names))
     [(row, _)] = rows_behind(model, tok, pairs, longest + 16)
     with torch.inference_mode():

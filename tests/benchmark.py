@@ -2,10 +2,12 @@
 
     python tests/benchmark.py [--device cpu] [--out out] [--only NAME...]
     python tests/benchmark.py --only real --base FOLDER     a real Llama on the library job
+    python tests/benchmark.py --only tasks --base FOLDER    `tune` as it comes on six tasks
 
 A program, not a test. Every ratio is one of medians, taken in turns in one process, so that a
 machine that slows down slows down both sides. Writes benchmark.csv and benchmark.png into --out.
-Needs transformers and peft. Weights are random: speed does not depend on them.
+Needs transformers and peft, for the tasks scikit-learn as well. Where only speed is measured,
+weights are random.
 """
 
 import argparse
@@ -23,11 +25,15 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tutorials")]
+import softprompt
+import train
 from model import GPT, GPTConfig
 from pretrain import SHAPE
 from softprompt import PromptTuning, from_peft, initial_embeddings, prefill
-from train import JOBS, KINDS, Arm, Settings, draw_similar_rows, few_answers, fit, judge
-from train import learning_rate, load_base, load_data, progress, rows_behind
+from tasks import TASKS, read_task, write_pairs
+from train import JOBS, KINDS, Arm, Settings, commonest_answer, draw_similar_rows, few_answers
+from train import fit, ids_of, judge, learning_rate, load_base, load_data, progress, read_data
+from train import rows_behind, share_of
 
 SMOL = dict(
     vocab_size=49152, block_size=8192, n_layer=30, n_head=9, n_embd=576, n_kv_head=3, n_hidden=1536,
@@ -273,18 +279,47 @@ def sweep(add, device):
         "sweep of 48", alone / together, "x faster as one mixed batch than one after another",
         together)
 
-def real(add, settings, steps=100, P=16, size=16):
-    """The library job on a real model: English, our prompts and prefixes, PEFT's, all after the
-    same batches and the same schedule. Judged on the same test sentences by the same code."""
+def peft_prompt(base, model, kind, lr, rows, steps, size, P, out):
+    """What PEFT's prompt or prefix tuning learns from the same batches after the same schedule, as
+    a soft prompt of ours. Its start is its default, N(0, 1); its loss is over the vocabulary."""
     import peft
     import transformers
 
+    configs = {"prompt": peft.PromptTuningConfig, "prefix": peft.PrefixTuningConfig}
+    torch.manual_seed(0)
+    other = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = configs[kind](task_type="CAUSAL_LM", num_virtual_tokens=P)
+    other = peft.get_peft_model(other.to(model.device), config)
+    learned = [p for p in other.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
+    for step in progress(f"PEFT {kind}, {lr:g}", range(steps)):
+        batch = draw_similar_rows(rows, 0, step, size)
+        width = max(len(question) + len(answer) for question, answer in batch)
+        idx, labels = torch.full((2, size, width), -1)  # (B, T) twice
+        for b, (question, answer) in enumerate(batch):
+            end = len(question) + len(answer)
+            idx[b, :end] = torch.tensor(question + answer)
+            labels[b, len(question) : end] = torch.tensor(answer)
+        idx, labels = idx.to(model.device), labels.masked_fill(labels < 0, -100).to(model.device)
+        loss = other(
+            input_ids=idx.clamp(min=0), attention_mask=(idx >= 0).long(), labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        optimizer.param_groups[0]["lr"] = lr * min((step + 1) / 5, 1, 1.1 - step / steps)
+        optimizer.step()
+        optimizer.zero_grad()
+    other.save_pretrained(out / "adapter")
+    return from_peft(out / "adapter", model)
+
+def real(add, settings, steps=100, P=16, size=16):
+    """The library job on a real model: English, our prompts and prefixes, PEFT's, all after the
+    same batches and the same schedule. Judged on the same test sentences by the same code."""
     model, tok = load_base(Settings(base=settings.base, device=settings.device))
     data, out = load_data(settings.out), Path(settings.out)
     job = JOBS["library"]
-    train, test = (job.pairs(data["train"]), job.pairs(data["test"])[:240])
-    few = few_answers(train)
-    rows = rows_behind(model, tok, train, P)
+    learn, test = (job.pairs(data["train"]), job.pairs(data["test"])[:240])
+    few = few_answers(learn)
+    rows, choices = rows_behind(model, tok, learn, P), ids_of(tok, few)
 
     def tell(name, past, seconds=0.0, wording=""):
         found = judge(model, tok, past, rows_behind(model, tok, test, P, wording), few)
@@ -301,38 +336,57 @@ def real(add, settings, steps=100, P=16, size=16):
         embeddings = initial_embeddings(model, P, how, ids, gen)
         soft = KINDS[kind].start(model, embeddings)
         arm = Arm(soft, "", learning_rate(kind))
-        fit(model, [arm], {"": rows}, steps, size, lambda *_: None, None, draw_similar_rows, how)
+        fit(model, [arm], {"": rows}, steps, size, lambda *_: None, None, draw_similar_rows, how,
+            choices)
         with torch.no_grad():
             tell(f"our {kind}, {how}, {arm.lr:g}", soft.past(model), time.time() - start)
-    configs = {"prompt": peft.PromptTuningConfig, "prefix": peft.PrefixTuningConfig}
     for kind, lr in (("prompt", 3e-2), ("prompt", 1e-3), ("prefix", 3e-2), ("prefix", 1e-3)):
-        torch.manual_seed(0)
-        base = transformers.AutoModelForCausalLM.from_pretrained(settings.base, dtype=torch.float32)
-        config = configs[kind](task_type="CAUSAL_LM", num_virtual_tokens=P)
-        other, start = peft.get_peft_model(base.to(model.device), config), time.time()
-        learned = [p for p in other.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
-        for step in progress(f"PEFT {kind}", range(steps)):
-            batch = draw_similar_rows(rows, 0, step, size)
-            width = max(len(question) + len(answer) for question, answer in batch)
-            idx, labels = torch.full((2, size, width), -1)  # (B, T) twice
-            for b, (question, answer) in enumerate(batch):
-                end = len(question) + len(answer)
-                idx[b, :end] = torch.tensor(question + answer)
-                labels[b, len(question) : end] = torch.tensor(answer)
-            idx, labels = (
-                idx.to(model.device), labels.masked_fill(labels < 0, -100).to(model.device))
-            loss = other(
-                input_ids=idx.clamp(min=0), attention_mask=(idx >= 0).long(), labels=labels).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(learned, 1.0)
-            optimizer.param_groups[0]["lr"] = lr * min((step + 1) / 5, 1, 1.1 - step / steps)
-            optimizer.step()
-            optimizer.zero_grad()
-        seconds = time.time() - start
-        other.save_pretrained(out / "adapter")
+        start = time.time()
+        soft = peft_prompt(settings.base, model, kind, lr, rows, steps, size, P, out)
         with torch.no_grad():
-            tell(f"PEFT {kind}, {lr:g}", from_peft(out / "adapter", model).past(model), seconds)
+            tell(f"PEFT {kind}, {lr:g}", soft.past(model), time.time() - start)
+
+def tasks(add, settings, P=16):
+    """`tune` with its defaults on six tasks, beside always the commonest answer, bag of words, and
+    PEFT with the best of three rates by validation. All are judged on the same test texts, choosing
+    among the answers that there are."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    model, tok = load_base(Settings(base=settings.base, device=settings.device))
+    for name in settings.tasks:
+        learn, test = read_task(name, settings.out)
+        folder = Path(settings.out) / "tasks" / name
+        write_pairs(learn, folder / "learn.tsv")
+        texts, answers = zip(*learn)
+        words = CountVectorizer()
+        bag = LogisticRegression(max_iter=1000).fit(words.fit_transform(texts), answers)
+        add(f"{name} always", share_of(commonest_answer(learn), test), "the commonest answer")
+        add(f"{name} bag of words", bag.score(words.transform([t for t, _ in test]),
+                                              [a for _, a in test]), "logistic regression")
+
+        def tell(what, soft, seconds, few=few_answers(learn), test=test, name=name):
+            with torch.no_grad():
+                found = judge(model, tok, soft.past(model),
+                              rows_behind(model, tok, test, soft.length, "", few), few)
+            add(f"{name} {what}", found[2], f"among {len(few)}, exact {found[1]:.3f}", seconds)
+
+        for kind in KINDS:
+            start, path = time.time(), folder / f"{kind}.pt"
+            train.main(["tune", "--base", settings.base, "--data", str(folder / "learn.tsv"),
+                        "--method", kind, "--save", str(path)])
+            soft = softprompt.load(path, model)
+            tell(f"our {kind}, {soft.facts['step']} steps", soft, time.time() - start)
+        known, valid = read_data(Settings(data=str(folder / "learn.tsv")))
+        known, valid = (rows_behind(model, tok, pairs, P) for pairs in (known, valid[:128]))
+        for kind in settings.peft:
+            tried, start = [], time.time()
+            for lr in (3e-3, 3e-2, 3e-1):
+                soft = peft_prompt(settings.base, model, kind, lr, known, 100, 16, P, folder)
+                with torch.no_grad():
+                    tried.append((judge(model, tok, soft.past(model), valid)[0], lr, soft))
+            _, lr, soft = min(tried, key=lambda one: one[0])
+            tell(f"PEFT {kind}, {lr:g}", soft, time.time() - start)
 
 def draw(rows, path):
     import matplotlib
@@ -375,8 +429,10 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", default="out")
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, "real"], default=list(PARTS))
-    parser.add_argument("--base", help="folder of a real model, for --only real")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "real", "tasks"], default=list(PARTS))
+    parser.add_argument("--base", help="folder of a real model, for --only real and --only tasks")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--peft", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--peak", choices=PEAKS, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     try:
@@ -400,8 +456,8 @@ def main():
             flush=True)
 
     for part in settings.only:
-        if part == "real":
-            real(add, settings)
+        if part in ("real", "tasks"):
+            {"real": real, "tasks": tasks}[part](add, settings)
         else:
             PARTS[part](add, settings.device)
     with open(out / "benchmark.csv", "w", newline="") as file:

@@ -18,7 +18,8 @@ from test_train import TOKENS, tiny, tok  # noqa: F401  (tok is a fixture)
 
 import train
 from softprompt import PromptTuning, initial_embeddings, load, save
-from train import collate, draw_similar_rows, few_answers, judge, read_pairs, rows_behind, score
+from train import Arm, draw_similar_rows, few_answers, fit, ids_of, judge, read_pairs, rivals
+from train import collate, rows_behind, score
 
 WANT = [('say "hi", now', "yes"), ('"tab', "no"), ("naïve — 文字\u2028end", "7")]
 FILES = {
@@ -71,7 +72,7 @@ def test_similar_rows_are_the_same_again_and_of_like_length():
     assert len(draw_similar_rows(rows[:5], 0, 0, 16)) == 16  # so few come again
 
 def test_judge_is_greedy_decoding_and_the_likeliest_answer(tok):
-    model, answers = tiny(tok), ["torch", "numpy", "a class", "function"]
+    model, answers = tiny(tok), ["torch", "numpy", "torch numpy", "function"]
     gen = random.Random(1)
     texts = [" ".join(gen.choices(["matrix", "plot", "a"], k=gen.randint(1, 6))) for _ in range(40)]
     pairs = [(text, gen.choice(answers)) for text in texts]
@@ -88,12 +89,37 @@ def test_judge_is_greedy_decoding_and_the_likeliest_answer(tok):
         assert math.isclose(loss, sums[0] / sums[1], rel_tol=1e-4)
         greedy = sum(model.generate([q], len(a), past)[0] == a for q, a in rows)
         assert exact == greedy / len(rows) >= 9 / 40
-        right = 0
-        for question, answer in rows:
-            said = [tok.encode(f" {a}") + [tok.end] for a in answers]
-            nats = [len(a) * model.loss(*collate([(question, a)], "cpu"), past) for a in said]
-            right += said[torch.stack(nats).argmin()] == answer
-        assert among == right / len(rows)
+        right, said = 0, [tok.encode(f" {a}") + [tok.end] for a in answers]
+        for question, answer in rows:  # token by token, among those that lead to an answer
+            chosen = []
+            while chosen not in said:
+                logits, _ = model(torch.tensor([question + chosen]), past)  # (1, T, V)
+                ways = sorted({a[len(chosen)] for a in said if a[: len(chosen)] == chosen})
+                chosen.append(ways[logits[0, -1, ways].argmax()])
+            right += chosen == answer
+        assert among == right / len(rows) > 0
+
+def test_the_choice_is_a_distribution_over_the_answers(tok):
+    """Over all answers, of which one begins as another, the chances of being chosen add up to 1;
+    and the loss of a choice teaches nothing to tokens that no answer has."""
+    model, answers = tiny(tok), ["no", "no, never", "yes", "no, not yet", "say so"]
+    choices, past = ids_of(tok, answers), PromptTuning(torch.randn(3, 16)).past(model)
+    question = tok.encode("\nOpen the graph. ->")
+    nats = torch.stack([score(model, past, [(question, a)], 1, choices)[4, 0] for a in choices])
+    assert (-nats).exp().sum().item() == pytest.approx(1, abs=1e-5) and nats.min() > 0
+    assert rivals(choices[0], [choices[0]]) == [[token] for token in choices[0]]
+    other = tok.encode(" graph") + [tok.end]  # none of them: it cannot be chosen
+    assert score(model, past, [(question, other)], 1, choices)[3] == 0
+    assert score(model, past, [(question, other)], 1, [*choices, other])[4].isfinite()
+
+def test_training_on_the_choice_teaches_the_answer_as_well(tok):
+    model, choices = tiny(tok), ids_of(tok, ["no", "no, never"])
+    soft = PromptTuning(torch.randn(6, 16) * 0.1)
+    rows = [(tok.encode(f"\n{word} ->"), choices[word == "graph"]) for word in ("graph", "matrix")]
+    before = score(model, soft.past(model), rows, 1, choices)[:, 0]
+    fit(model, [Arm(soft, "", 3.0)], {"": rows * 8}, 120, 16, lambda *_: None, choices=choices)
+    nats, tokens, right, chosen, choice = score(model, soft.past(model), rows, 1, choices)[:, 0]
+    assert chosen == 2 and choice < 0.5 * before[4] and nats < before[0]
 
 def test_long_texts_lose_their_beginning(tok, capsys):
     model = tiny(tok, block_size=36)
@@ -113,6 +139,10 @@ def test_long_texts_lose_their_beginning(tok, capsys):
 def test_few_answers():
     assert few_answers([("x", "a"), ("y", "b"), ("z", "b")]) == ["a", "b"]
     assert few_answers([("x", str(i)) for i in range(21)]) == []
+    assert len(few_answers([("x", str(i)) for i in range(20)])) == 20
+    assert few_answers([("x", "a")], " b, a") == ["a", "b"]
+    with pytest.raises(ValueError, match="--answers b,c lacks 'a', an answer in the data"):
+        few_answers([("x", "a"), ("y", "b")], "b,c")
 
 @pytest.fixture
 def world(tok, tmp_path, monkeypatch):
@@ -144,7 +174,7 @@ def test_own_data_is_learned_saved_and_judged(world, capsys):
     assert {"no prompt", "'Class or function?'", "prompt of 4"} <= table.keys()
     soft = load("soft.pt", base_model())
     assert soft.facts["answers"] == ["class", "function"] and soft.facts["step"] > 0
-    assert f"{soft.facts['loss']:.3f}" == table["prompt of 4"][0]
+    assert f"{soft.facts['accuracy']:.3f}" == table["prompt of 4"][2]
     train.main("generate --base base.pt --prompt soft.pt --data valid.tsv".split())
     again = capsys.readouterr().out.splitlines()[-1].split()
     assert again[1:] == table["prompt of 4"]
@@ -173,19 +203,19 @@ def test_killed_at_any_moment_it_leaves_a_prompt_to_go_on_from(world, method, ca
         assert soft.kind == method and soft.length == 4
     train.main([*COMMAND, "--method", method, "--valid", "valid.tsv", "--init", "soft.pt",
                 "--save", "more.pt"])
-    step0 = re.search(r"step +0 +validation: ([\d.]+)", capsys.readouterr().out)[1]
+    step0 = re.search(r"step +0 +validation: loss ([\d.]+)", capsys.readouterr().out)[1]
     assert step0 == f"{soft.facts['loss']:.3f}"
     more = load("more.pt", base_model())
     assert more.length == 4 and more.facts["loss"] <= soft.facts["loss"]
 
 def test_early_stopping_keeps_the_best(world, monkeypatch, capsys):
     read_score, vectors = train.score, []
-    losses = iter([3.0, 2.0, 1.0, 1.5, 1.0, 1.2, 1.1, 0.5])
+    losses = iter([3.0, 2.0, 1.0, 1.5, 1.0, 1.2, 1.1, 1.3, 1.4, 0.5])
 
-    def told(model, past, rows, arms=1):
+    def told(model, past, rows, arms=1, choices=()):
         if torch.is_inference_mode_enabled():
-            return torch.tensor([[next(losses)], [1.0], [0.0]])
-        return read_score(model, past, rows, arms)
+            return torch.tensor([[0.0], [1.0], [0.0], [0.0], [next(losses) * len(rows)]])
+        return read_score(model, past, rows, arms, choices)
 
     def remember(soft, *arguments, **facts):
         vectors.append(soft.embeddings.detach().clone())
@@ -193,9 +223,10 @@ def test_early_stopping_keeps_the_best(world, monkeypatch, capsys):
 
     monkeypatch.setattr(train, "score", told)
     monkeypatch.setattr(train.softprompt, "save", remember)
-    monkeypatch.setattr(train, "compare", lambda *arguments: None)
+    monkeypatch.setattr(train, "compare", lambda *arguments: 1.0)
+    monkeypatch.setattr(train, "EVERY", 4)
     train.main([*COMMAND, "--steps", "40", "--valid", "valid.tsv"])
-    assert "step   24 " in capsys.readouterr().out and next(losses) == 0.5
+    assert "step   32 " in capsys.readouterr().out and next(losses) == 0.5
     soft = load("soft.pt", base_model())
     assert soft.facts["step"] == 8 and soft.facts["loss"] == 1 and len(vectors) == 3
     assert torch.equal(soft.embeddings, vectors[2]) and not torch.equal(vectors[2], vectors[1])

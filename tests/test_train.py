@@ -108,7 +108,8 @@ def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
     model, some = tiny(tok), sentences(80)
     rows = [tok.example(s.text, JOBS["count"].answer(s)) for s in some]
     past = PromptTuning(torch.randn(3, 16)).past(model)
-    nats, tokens, right = score(model, past, rows)[:, 0].tolist()
+    nats, tokens, right, chosen, choice = score(model, past, rows)[:, 0].tolist()
+    assert chosen == len(rows) and choice == 0  # without choices there is nothing to choose
     assert nats / tokens == pytest.approx(model.loss(*collate(rows, "cpu"), past).item(), rel=1e-5)
     answers = model.generate([question for question, _ in rows], 4, past, stop=tok.end)
     assert right == sum(answer == want[:-1] for answer, (_, want) in zip(answers, rows))
@@ -272,7 +273,7 @@ def test_tune_then_generate(small_world, capsys):
     (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
     (["tune", "--length", "x"], "--length.*'x'"), (["tune", "--init", "text"], "--init-text"),
     (["tune", "--init", "text", "--init-text", " "], "--init-text"),
-    (["tune", "--steps", "0"], "--steps 0"),
+    (["tune", "--steps", "0"], "--steps 0"), (["tune", "--length", "0"], "--length 0"),
     (["tune", "--valid", "valid.tsv"], "give --job NAME, or --data FILE"),
     (["--base", "nowhere.pt"], "nowhere.pt"), (["--base", "nowhere"], "nowhere is no folder"),
     (["--base", "damaged.pt"], "damaged.pt is damaged"),

@@ -14,10 +14,7 @@ from pathlib import Path
 from statistics import mean, median, variance
 from typing import NamedTuple
 
-def write_text(path, text):
-    """Write a text file as a whole: at any moment there is the old one or the new one."""
-    path.with_suffix(".part").write_text(text)
-    path.with_suffix(".part").replace(path)
+from tutorials.jobs import JOBS, write_text
 
 NUMBERS = {"length": int, "lr": float, "seed": int, "step": int, "loss": float, "accuracy": float,
            "parameters": int, "sentences": int, "filler": int, "window": int}
@@ -168,7 +165,6 @@ def report(results, starts, total):
 # ------------------------------------------------------------------ pictures
 
 METHODS = {  # label, colour and marker
-    "always": ("commonest answer", "0.6", "_"),
     "none": ("no prompt", "0.3", "X"),
     "wording": ("English wordings", "#0072B2", "_"),
     "prompt": ("prompt tuning", "#009E73", "o-"),
@@ -177,6 +173,11 @@ METHODS = {  # label, colour and marker
     "full": ("all weights", "#D55E00", "*"),
 }
 
+def title_of(job):
+    """A job in a newcomer's words."""
+    practised = "practised" if JOBS[job].wordings else "never practised"
+    return f"{JOBS[job].about or job} ({practised})"
+
 def draw(results, out, starts):
     """The four pictures, from the results alone."""
     import matplotlib
@@ -184,17 +185,17 @@ def draw(results, out, starts):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 11, "axes.spines.top": False,
+    pyplot.rcParams.update({"font.size": 11, "axes.titlesize": 10, "axes.spines.top": False,
                             "axes.spines.right": False, "figure.constrained_layout.use": True})
     raced = list(results.group("job", "step", experiment="initialization"))
     every = list(results.group("job", "step", experiment="methods"))
     for name, jobs, rows, draw_job, title in (
             ("initialization", raced, (3, 2), partial(draw_race, starts),
-             "Where a prompt starts: on a job the base practised (left), and on a new one (right)"),
+             "Where a prompt starts decides how soon it learns a job that the base never practised"),
             ("length", raced, (1, 1), draw_lengths,
-             "More virtual tokens help up to a plateau (bars: ± one standard error)"),
+             "A few virtual tokens are enough here, a hundred do no harm (bars: ± one standard error)"),
             ("methods", every, (1.3,), draw_methods,
-             "A job the base practised, one that is new to it, and one out of a prompt's reach"),
+             "On a job that is new to the base, a prompt does what no English wording does"),
             ("window", raced, (1.3,), draw_distances,
              "With other text between, a sliding prompt is lost and a pinned one is not")):
         figure, axes = pyplot.subplots(len(rows), len(jobs), squeeze=False, height_ratios=rows,
@@ -247,7 +248,7 @@ def draw_race(starts, results, job, top, low):
     draw_level(top, found.threshold, "threshold")
     steps = [f"{starts[start].label} {median(found.steps[start]):g}".replace("inf", "never")
              for start in ("related", "normal", "normal-same-rate") if start in found.steps]
-    title = f"{job}, steps to the threshold:\n{', '.join(steps[:2])}\n{''.join(steps[2:])}"
+    title = f"{title_of(job)}\nsteps: {', '.join(steps[:2])}\n{''.join(steps[2:])}"
     top.set(title=title.strip(), xlim=(0, end),
             xlabel="training steps", ylim=(0, None), ylabel="validation loss, nats a token")
     low.set(xlabel="steps to the threshold (a dot is a seed)", xlim=(-0.02 * end, end),
@@ -271,19 +272,20 @@ def draw_lengths(results, job, *axes):
         P = chosen_length(results, job, method)
         axis.axvline(P, color="0.85", lw=9, zorder=-1)
         draw_window(results, axis)
-        axis.set(title=f"{job}, {method}: {P} as good as the best\n(chosen by validation)",
+        axis.set(title=f"{title_of(job)}\n{method}: {P} as good as the best, by validation",
                  xscale="log", ylim=(0, 1.05), xlabel="virtual tokens", ylabel="test accuracy",
                  xticks=ticks, xticklabels=ticks)
         axis.minorticks_off()
         axis.legend(frameon=False, fontsize=9, loc="lower center", ncol=2)
 
 def draw_methods(results, job, axis):
+    draw_baselines(results, job, axis)
     for method, (label, colour, marker) in METHODS.items():
         points = sorted(point for name, _, *point in tried(results, job) if name == method)
         if points:
             axis.errorbar(*zip(*points), fmt=marker, color=colour, capsize=3, label=label, mew=2,
                           ms=5 if marker.endswith("-") else 9)
-    axis.set(title=job, ylim=(0, 1.05), xlabel="trained numbers", ylabel="test accuracy")
+    axis.set(title=title_of(job), ylim=(0, 1.05), xlabel="numbers trained", ylabel="test accuracy")
     axis.set_xscale("symlog", linthresh=100)
     axis.set_xlim(-20, 3e6)
     if axis.get_subplotspec().is_first_col():
@@ -297,7 +299,7 @@ def draw_distances(results, job, axis):
                             color=METHODS[method][1], label=f"{METHODS[method][0]}, {name}")
     draw_level(axis, accuracy_of(results, job, "always"), "commonest answer")
     draw_window(results, axis)
-    axis.set(title=job, ylim=(0, 1.05), xlabel="tokens of other text between prompt and question",
-             ylabel="test accuracy")
+    axis.set(title=title_of(job), ylim=(0, 1.05), ylabel="test accuracy",
+             xlabel="tokens of other text between prompt and question")
     if axis.get_subplotspec().is_first_col():
         axis.legend(frameon=False, fontsize=9, loc="lower right")

@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from tutorials.findings import write_text
-
 # ------------------------------------------------------------------ the sentences
 
 LIBRARIES = ("sympy", "torch", "python", "matplotlib", "networkx", "numpy")
@@ -79,6 +77,11 @@ def read_docstrings(out):
     write_text(cache, json.dumps({"stamp": stamp, "docstrings": docstrings}))
     return docstrings
 
+def write_text(path, text):
+    """Write a text file as a whole: at any moment there is the old one or the new one."""
+    path.with_suffix(".part").write_text(text)
+    path.with_suffix(".part").replace(path)
+
 def hashed(text):
     """The SHA-256 of a text, to sort and split by: the same on every machine."""
     return hashlib.sha256(text.encode()).digest()
@@ -112,6 +115,7 @@ class Job(NamedTuple):
     answer: Callable[[Sentence], str]
     wordings: list[str]  # the base learned the job from these; none: it never practised the job
     unseen: list[str]  # the base never saw these; the first is where "related text" starts
+    about: str = ""  # in a newcomer's words, for the pictures
 
     def pairs(self, sentences):
         """[(text, answer)], which is what everything trains on."""
@@ -125,38 +129,44 @@ JOBS = {
     "library": Job(lambda s: s.library, [
         "Which library is this sentence from?", "Name the library that this comes from.",
         "What library does this belong to?", "Say which library documents this."], [
-        "From which library was this sentence taken?", "Tell me the library of this text."]),
+        "From which library was this sentence taken?", "Tell me the library of this text."],
+        "which library it is from"),
     "kind": Job(lambda s: s.kind, [
         "Is this a class or a function?", "Class or function?",
         "Does this describe a class or a function?", "Say whether this is a function or a class."
-    ], ["Decide: is it a function or is it a class?", "What is described, a class or a function?"]),
+    ], ["Decide: is it a function or is it a class?", "What is described, a class or a function?"],
+        "a class or a function"),
     "count": Job(lambda s: str(len(s.text.split())), [
         "How many words are there?", "Count the words.", "What is the number of words?",
         "Say how many words this sentence has."], [
-        "Give the number of words in this sentence.", "How many words do you count here?"]),
+        "Give the number of words in this sentence.", "How many words do you count here?"],
+        "how many words there are"),
     "before-last": Job(lambda s: word(s.text.split()[-2]), [], [
         "Repeat the word before the last.", "What is the word before the last word?",
-        "Copy the word before the last word.", "Say the last word but one again."]),
+        "Copy the word before the last word.", "Say the last word but one again."],
+        "the word before the last"),
 }
 # A grid: every operation on every word. The base practised each operation and each place, but never
 # the pairs in HELD_OUT: of three operations one each, at three places, and none at the first word.
 OPERATIONS = {
-    "repeat": (lambda w: w, ["Repeat the {} word.", "What is the {} word?",
-                             "Copy the {} word of this sentence.", "Say the {} word again."]),
-    "first-letter": (lambda w: w[0], [
+    "repeat": (lambda w: w, "the {} word", [
+        "Repeat the {} word.", "What is the {} word?",
+        "Copy the {} word of this sentence.", "Say the {} word again."]),
+    "first-letter": (lambda w: w[0], "first letter of the {} word", [
         "What is the first letter of the {} word?", "Name the first letter of the {} word.",
         "Which letter does the {} word begin with?", "Say how the {} word begins."]),
-    "last-letter": (lambda w: w[-1], [
+    "last-letter": (lambda w: w[-1], "last letter of the {} word", [
         "What is the last letter of the {} word?", "Name the last letter of the {} word.",
         "Which letter does the {} word end with?", "Say how the {} word ends."]),
-    "letters": (lambda w: str(len(w)), [
+    "letters": (lambda w: str(len(w)), "how many letters the {} word has", [
         "How many letters has the {} word?", "Count the letters of the {} word.",
         "What is the length of the {} word?", "Say how long the {} word is."]),
 }
 PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
 HELD_OUT = ("repeat-second", "first-letter-last", "letters-third")
-for operation, (apply, wordings) in OPERATIONS.items():
+for operation, (apply, about, wordings) in OPERATIONS.items():
     for place in PLACES:
         job, texts = f"{operation}-{place}", [wording.format(place) for wording in wordings]
         answer = partial(lambda apply, n, s: apply(word(s.text.split()[n])), apply, PLACES[place])
-        JOBS[job] = Job(answer, *(([], texts) if job in HELD_OUT else (texts, [])))
+        known, unseen = ([], texts) if job in HELD_OUT else (texts, [])
+        JOBS[job] = Job(answer, known, unseen, about.format(place))

@@ -106,6 +106,13 @@ def read_pairs(path):
         raise ValueError(f"{path}: there are no rows in it")
     return pairs
 
+def commonest_answer(pairs):
+    return Counter(answer for _, answer in pairs).most_common(1)[0][0]
+
+def share_of(answer, pairs):
+    """How often always giving this answer is right."""
+    return mean(given == answer for _, given in pairs)
+
 MAX_VALID = 400  # texts: with a real model on a CPU, more would take longer than the training
 
 def read_data(settings):
@@ -300,8 +307,9 @@ def score(model, past, rows, arms=1, choices=()):
         arm = torch.tensor(part, device=device) // each  # (B,)
         logits = model.scored(idx, targets, past.rows(arm)).float()  # (n, V)
         want, row = targets[targets >= 0], (targets >= 0).nonzero()[:, 0]  # (n,) twice
-        ways = [torch.tensor(ids) for j in part for ids in rivals(rows[j][1], choices)]
-        ways = nn.utils.rnn.pad_sequence(ways, True, -1).to(device)  # (n, K), the wanted id first
+        ways = [ids for j in part for ids in rivals(rows[j][1], choices)]  # the wanted id first
+        K = max(map(len, ways))
+        ways = torch.tensor([ids + [-1] * (K - len(ids)) for ids in ways], device=device)  # (n, K)
         few = logits.gather(1, ways.clamp(min=0)).masked_fill(ways < 0, -torch.inf)  # (n, K)
         of_tokens = torch.stack((
             F.cross_entropy(logits, want, reduction="none"), torch.ones_like(logits[:, 0]),
@@ -516,8 +524,8 @@ def compare_methods(lab, job):
         arm = Arm(None, job, facts=dict(experiment="methods", method=method, init=text))
         rows += lab.measure([arm], None, 0, "valid", plan.test // 2, text)
         rows += lab.measure([arm], None, 0, "test", plan.test, text)
-    common = Counter(map(JOBS[job].answer, lab.data["train"])).most_common(1)[0][0]
-    right = mean(JOBS[job].answer(s) == common for s in lab.data["test"][: plan.test])
+    common = commonest_answer(JOBS[job].pairs(lab.data["train"]))
+    right = share_of(common, JOBS[job].pairs(lab.data["test"][: plan.test]))
     rows.append({**rows[1], "method": "always", "init": common, "accuracy": round(right, 4)})
     for method in ("lora", "full"):
         for seed in range(plan.length_seeds):
@@ -672,13 +680,6 @@ def judge(model, tok, past, rows, answers=()):
     sums = score(model, past, rows, 1, ids_of(tok, answers))[:, 0].tolist()
     nats, tokens, right, chosen, _ = sums
     return nats / tokens, right / len(rows), chosen / len(rows)
-
-def commonest_answer(pairs):
-    return Counter(answer for _, answer in pairs).most_common(1)[0][0]
-
-def share_of(answer, pairs):
-    """How often always giving this answer is right."""
-    return mean(given == answer for _, given in pairs)
 
 def compare(model, tok, pairs, commonest, answers, candidates):
     """Print how each candidate (name, past or None, wording) does on these pairs, below always

@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tutorials")]
 import softprompt
 import train
 from model import GPT, GPTConfig
-from pretrain import SHAPE
+from pretrain import SHAPE, SIZES
 from softprompt import PromptTuning, from_peft, initial_embeddings, prefill
 from tasks import TASKS, read_task, write_pairs
 from train import JOBS, KINDS, Arm, Settings, commonest_answer, draw_similar_rows, few_answers
@@ -38,7 +38,8 @@ from train import rows_behind, share_of
 SMOL = dict(
     vocab_size=49152, block_size=8192, n_layer=30, n_head=9, n_embd=576, n_kv_head=3, n_hidden=1536,
     rope_base=100000.0)  # the shapes of SmolLM2-135M
-BASE = {**SHAPE, "n_hidden": GPT(GPTConfig(**SHAPE)).config.n_hidden}
+BASE = {**SHAPE, **SIZES["base"]}
+BASE["n_hidden"] = GPTConfig(**BASE).n_hidden
 B, T, SCORED = 8, 32, 3
 TARGETS = {  # at least, or for those with a minus sign at most
     "smol prompt 20": 1.9,

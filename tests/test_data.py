@@ -19,7 +19,7 @@ from test_train import TOKENS, tiny, tok  # noqa: F401  (tok is a fixture)
 import train
 from softprompt import PromptTuning, initial_embeddings, load, save
 from train import Arm, draw_similar_rows, few_answers, fit, ids_of, judge, read_pairs, rivals
-from train import collate, rows_behind, score
+from train import rows_behind, score
 
 WANT = [('say "hi", now', "yes"), ('"tab', "no"), ("naïve — 文字\u2028end", "7")]
 FILES = {

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 import softprompt
 from model import GPT, hub_folder, needs
 from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embeddings, prefill
-from tutorials.findings import Results, chosen_length, draw, report
+from tutorials.findings import METHODS, Results, chosen_length, draw, report
 from tutorials.jobs import JOBS, hashed, load_data, split_of
 
 # ------------------------------------------------------------------ the table of starts
@@ -68,6 +68,8 @@ STARTS = {
                               "related"),
 }
 KINDS = {"prompt": PromptTuning, "prefix": PrefixTuning}
+COLOURS = {"always": "0.45", **{name: start.colour for name, start in STARTS.items()},
+           **{name: colour for name, (_, colour, _) in METHODS.items()}}  # pictures and classes
 
 # ------------------------------------------------------------------ a file of one's own
 
@@ -788,12 +790,13 @@ def generate(settings):
     softs += [softprompt.load(path, model, fingerprint) for path in settings.prompt]
     names = ["without a prompt", *settings.prompt]
     if settings.data:  # the answers that the prompts were trained on, if they know
-        answers = sorted({a for soft in softs for a in soft.facts.get("answers", ())})
+        known = [soft.facts["answers"] for soft in softs if "answers" in soft.facts]
+        answers = sorted({a for each in known for a in each}) if known else few_answers(pairs)
         commonest = [soft.facts["commonest"] for soft in softs if "commonest" in soft.facts]
         commonest += [commonest_answer(pairs)]
         with torch.inference_mode():
             candidates = [(name, soft.past(model), "") for name, soft in zip(names, softs)]
-        compare(model, tok, pairs, commonest[0], answers or few_answers(pairs), candidates)
+        compare(model, tok, pairs, commonest[0], answers, candidates)
         return
     longest, width = max(soft.length for soft in softs), max(map(len, names))
     [(row, _)] = rows_behind(model, tok, pairs, longest + 16)

@@ -136,6 +136,27 @@ def test_long_texts_lose_their_beginning(tok, capsys):
     with pytest.raises(ValueError, match="leave no room for a text in block_size=36"):
         rows_behind(model, tok, [("word", "answer " * 20)])
 
+@pytest.mark.parametrize("answers", [
+    ["no", "no, never"],  # one begins with the other
+    ["matrix", "graph"],  # as texts do
+    [f"w{i}" for i in range(20)], [f"w{i}" for i in range(21)],
+], ids=["begins alike", "within the text", "20", "21"])
+def test_answers_of_every_kind_are_learned_and_judged(world, answers, capsys):
+    """`tune` and `generate` agree to every digit; one answer is never validated, and the first is
+    fifty times as frequent as the last."""
+    drawn = answers * 3 + answers[:1] * 147
+    pairs = [(f"{answer} plot {i}", answer) for i, answer in enumerate(drawn)]
+    for name, part in (("train", pairs), ("valid", pairs[: len(answers) - 1])):
+        Path(f"{name}.tsv").write_text("\n".join("\t".join(pair) for pair in part))
+    train.main([*COMMAND, "--valid", "valid.tsv", "--steps", "4"])
+    told = capsys.readouterr().out
+    few = len(answers) <= 20
+    assert load("soft.pt", base_model()).facts["answers"] == (sorted(answers) if few else [])
+    assert (f"among {len(answers)}" in told) == few
+    train.main("generate --base base.pt --prompt soft.pt --data valid.tsv".split())
+    again = capsys.readouterr().out.splitlines()[-1].split()[1:]
+    assert f"prompt of 4 {' '.join(again)}" in " ".join(told.split())
+
 def test_few_answers():
     assert few_answers([("x", "a"), ("y", "b"), ("z", "b")]) == ["a", "b"]
     assert few_answers([("x", str(i)) for i in range(21)]) == []
@@ -189,7 +210,8 @@ def test_own_data_is_learned_saved_and_judged(world, capsys):
 def test_killed_at_any_moment_it_leaves_a_prompt_to_go_on_from(world, method, capsys):
     command = [*COMMAND, "--method", method, "--valid", "valid.tsv"]
     command[command.index("--steps") + 1] = "3000"
-    for wait in (0.0, 0.05, 0.3):
+    gen = random.Random()  # moments that nobody chose
+    for wait in [0.0] + [gen.uniform(0, 0.5) for _ in range(4)]:
         Path("soft.pt").unlink(missing_ok=True)
         run = subprocess.Popen([sys.executable, ROOT / "train.py", *command],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

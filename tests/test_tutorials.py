@@ -44,11 +44,15 @@ def test_stored_outputs_are_one_run_without_errors(path):
 
 @EACH
 def test_cells_are_few_short_and_plain(path):
-    code, everything = cells(path), json.loads(path.read_text(encoding="utf-8"))["cells"]
-    assert len(everything) <= 40
+    code, prose = cells(path), cells(path, "markdown")
+    assert len(code) + len(prose) <= 24
+    for text in ("".join(cell["source"]) for cell in prose):
+        for notice in re.findall(r"\*\*What to notice\.\*\*.*?(?=\n#|\Z)", text, re.DOTALL):
+            assert len(notice.split()) <= 90, notice
+            assert len(re.findall(r"\d[\d,.]*", notice)) <= 6, notice
     for cell in code:
         lines = "".join(cell["source"]).split("\n")
-        assert len(lines) <= 15 and max(map(len, lines)) <= 100, lines[0]
+        assert len(lines) <= 12 and max(map(len, lines)) <= 100, lines[0]
         assert not any(line.lstrip().startswith(("%", "!", "?")) for line in lines), "magic"
     tree = ast.parse(source(path))
     ours = {node.name for name in ("model", "softprompt", "train")
@@ -67,11 +71,11 @@ def stubs():
     found = {}
     for path in NOTEBOOKS:
         for cell in cells(path):
-            text = "".join(cell["source"])
-            if "raise NotImplementedError" in text:
+            stub, _, check = "".join(cell["source"]).partition("\n\nprint(checks.")
+            if check:
                 space = {}
-                exec("import torch\n" + text, space)
-                [name] = re.findall(r"^def (\w+)", text, re.MULTILINE)
+                exec("import torch\n" + stub, space)
+                [name] = re.findall(r"^def (\w+)", stub, re.MULTILINE)
                 found[name] = space[name], path
     return found
 
@@ -84,6 +88,8 @@ def test_every_exercise_has_a_stub_a_check_and_a_solution():
         assert f"print(checks.{name}({name}))" in source(path) and stub.__doc__
     for path in NOTEBOOKS:
         assert 3 <= sum(where == path for _, where in stubs().values()) <= 4, path
+        hints = sum("<summary>Hint" in "".join(cell["source"]) for cell in cells(path, "markdown"))
+        assert hints == sum(where == path for _, where in stubs().values()), path
 
 @pytest.mark.parametrize("name", exercises())
 def test_a_check_knows_right_from_wrong(name):

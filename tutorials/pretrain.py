@@ -2,6 +2,7 @@
 
     python tutorials/pretrain.py                    some 75 minutes, two cores
     python tutorials/pretrain.py --size small       and tiny: fewer numbers, half the steps of jobs
+    python tutorials/pretrain.py --size small-lm    the small one, and no jobs at all
 
 First comes the vocabulary: byte-level BPE of the docstrings. Then the model learns the language of
 whole docstrings, and then the jobs in English. No sentence kept for validation or test is seen, nor
@@ -37,7 +38,8 @@ SHAPE = dict(vocab_size=2048, block_size=256, window=64)
 SIZES = {"base": dict(n_layer=4, n_head=4, n_embd=128, n_kv_head=2),
          "small": dict(n_layer=3, n_head=2, n_embd=64, n_kv_head=1),
          "tiny": dict(n_layer=2, n_head=2, n_embd=24, n_kv_head=1)}
-LM_STEPS, JOB_STEPS = 2500, 24000
+SIZES["small-lm"] = SIZES["small"]
+LM_STEPS, JOB_STEPS = 2500, {"base": 24000, "small": 12000, "tiny": 12000, "small-lm": 0}
 FAR, LONG = 200, 100  # tokens between instruction and text, tokens of an instruction
 SAVE_EVERY = 60  # seconds
 
@@ -158,7 +160,7 @@ def pretrain(settings):
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1},
                                    {"params": scales, "weight_decay": 0.0}], betas=(0.9, 0.98),
                                   fused=True)
-    steps = LM_STEPS + (JOB_STEPS if settings.size == "base" else JOB_STEPS // 2)
+    steps = LM_STEPS + JOB_STEPS[settings.size]
     plan = repr((shape, LM_STEPS, steps, hashed(repr(texts)).hex()))
     if checkpoint.exists():
         state = read(checkpoint, "a pretraining", ("plan", "step", "model", "optimizer"))

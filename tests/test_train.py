@@ -333,8 +333,8 @@ def test_pretraining_resumes_as_if_never_stopped(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "sentences_of", lambda docstrings: data)
     monkeypatch.setattr(pretrain, "read_docstrings", lambda out: docs)
     shape, size = dict(vocab_size=300, block_size=512), dict(n_layer=1, n_head=2, n_embd=16)
-    for name, value in {"SHAPE": shape, "SIZES": {"base": size}, "LM_STEPS": 3, "JOB_STEPS": 4,
-                        "SAVE_EVERY": 0}.items():
+    for name, value in {"SHAPE": shape, "SIZES": {"base": size}, "LM_STEPS": 3,
+                        "JOB_STEPS": {"base": 4}, "SAVE_EVERY": 0}.items():
         monkeypatch.setattr(pretrain, name, value)
     batch, steps = pretrain.batch_of, []
 

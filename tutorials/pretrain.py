@@ -1,8 +1,7 @@
 """Make a base model anew: tutorials/base.pt, the weights and the tokenizer that go with them.
 
     python tutorials/pretrain.py                    some 75 minutes, two cores
-    python tutorials/pretrain.py --size small       and tiny: fewer numbers, half the steps of jobs
-    python tutorials/pretrain.py --size small-lm    the small one, and no jobs at all
+    python tutorials/pretrain.py --size small       or tiny: half the steps of jobs; small-lm: none
 
 First comes the vocabulary: byte-level BPE of the docstrings. Then the model learns the language of
 whole docstrings, and then the jobs in English. No sentence kept for validation or test is seen, nor
@@ -145,8 +144,7 @@ def pretrain(settings):
     name = "base.pt" if settings.size == "base" else f"base-{settings.size}.pt"
     path = Path(settings.base or Path(__file__).with_name(name))
     device, checkpoint = find_device(settings.device), Path(f"{path}.ckpt")
-    shape = {**SHAPE, **SIZES[settings.size]}
-    docstrings = read_docstrings(settings.out)
+    shape, docstrings = {**SHAPE, **SIZES[settings.size]}, read_docstrings(settings.out)
     sentences = sentences_of(docstrings)
     texts = texts_to_learn(docstrings, sentences)
     tokens = bpe(texts, SHAPE["vocab_size"] - 1)

@@ -210,7 +210,7 @@ class Settings:
     length: int = option(16, "number of virtual tokens", "tune")
     init: str = option("vocab", "start: text, vocab, matched, normal or a saved prompt", "tune")
     init_text: str = option("", "the text to start from, for --init text", "tune")
-    steps: int = option(400, "training steps of 16 texts, at most", "tune")
+    steps: int = option(300, "training steps of 16 texts, at most", "tune")
     lr: float = option(0.0, "learning rate, a share of the size of what it moves; 0: usual", "tune")
     seed: int = option(0, "which random numbers and examples", "tune")
     save: str = option("", "file of the trained prompt; OUT/NAME-METHOD.pt", "tune")
@@ -264,7 +264,7 @@ def load_base(settings):
 
 # ------------------------------------------------------------------ scoring and training
 
-def learning_rate(method, share=0.3):
+def learning_rate(method, share=0.1):
     """AdamW's rate for whatever is trained; nothing else in this project decides it.
 
     AdamW moves each number by about the rate in every step, however small the gradient is. So the
@@ -330,7 +330,8 @@ GREEDY = 0.1  # how much of the vocabulary's loss stays beside the choice's, for
 def objective(sums, each, choices=()):
     """What training makes smaller, (A,), from the sums of `score` over `each` rows an arm: nats a
     token. Where there are choices, nats of the choice between them: most of the vocabulary's loss
-    only says which words are answers at all, and drowns what tells one answer from another."""
+    only says which words are answers at all, and drowns what tells one answer from another. A
+    tenth of it stays, so that greedy decoding gives the answer as well."""
     nats, tokens, _, _, choice = sums
     return choice / each + (GREEDY if choices else 1) * nats / tokens
 
@@ -405,6 +406,7 @@ class Plan(NamedTuple):
     outside: tuple = ("before-last",)
     starts: tuple = tuple(STARTS)
     shares: tuple = (0.5, 1.5, 4.5)  # the rates that each start tries, see learning_rate
+    share: float = 0.3  # the rate of what tries none
     seeds: int = 5  # of the initialization experiment
     start_length: int = 16
     lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
@@ -453,7 +455,7 @@ class Lab:
         soft = KINDS[method].start(self.model, self.start(job, init, length, seed), pinned)
         facts = dict(experiment=experiment, method=method, init=init, length=length,
                      pinned="no" if pinned == 0 else "yes")
-        return Arm(soft, job, lr or learning_rate(method), seed, pinned, facts)
+        return Arm(soft, job, lr or learning_rate(method, self.plan.share), seed, pinned, facts)
 
     def measure(self, arms, past, step, split, n, wording="", model=None, filler=0):
         """Rows of results: how each arm does on the first n sentences of a split, with so many
@@ -721,7 +723,7 @@ def tune(settings):
 
     The best vectors so far are saved each time the validation loss gets better: stopped at any
     moment, it leaves a valid prompt, and `--init FILE` goes on from there. Where nothing gets
-    better any more, the learning rate falls to a third, and at the third time training ends."""
+    better any more, the learning rate falls to a third, and at the second time training ends."""
     steps = settings.steps
     if steps < 1 or settings.length < 1 or not 0 <= settings.lr < math.inf:
         raise ValueError(f"--steps {steps} --length {settings.length} --lr {settings.lr}: give at "
@@ -761,7 +763,7 @@ def tune(settings):
             softprompt.save(soft, path, model, **facts, step=step, loss=loss, accuracy=accuracy)
         if since_best == PATIENCE:
             arm.lr, since_best, falls = arm.lr / 3, 0, falls + 1
-        return falls == 3
+        return falls == 2
 
     path.parent.mkdir(parents=True, exist_ok=True)
     fit(model, [arm], {"": rows[: len(train)]}, steps, 16, watch, draw=draw_similar_rows,

@@ -1,39 +1,30 @@
 """For each exercise of the tutorials an answer as a student might give it, with a mistake in it."""
 
-from statistics import mean, stdev
+import math
+from statistics import mean, median, variance
 
 import torch
-import torch.nn.functional as F
 
 from model import Past
 from softprompt import PromptTuning, load, prefill
 
 WRONG = {}
 
-# -------------------------------------------------- 1: what a soft prompt is
-
-def _first(model, vectors, idx):
-    text = model.model.embed_tokens(idx)
-    logits, _ = model(embeds=torch.cat((vectors.expand(len(idx), -1, -1), text), 1))
-    return logits[:, : idx.shape[1]]
-
-def _up(model, vectors, idx, targets, rate):
-    soft = PromptTuning(vectors)
-    model.loss(idx, targets, soft.past(model)).backward()
-    return vectors + rate * soft.embeddings.grad
+# -------------------------------------------------- 2: can you read it?
 
 WRONG |= {
-    # the first T logits in place of the last
-    "vectors_before_text": _first,
-    # up the gradient in place of down
-    "one_prompt_step": _up,
-    # products without dividing by the lengths: long rows win
+    # one distance for the whole prompt in place of one for each vector
+    "random_steps": lambda start, tuned, noise: (
+        start + (tuned - start).norm() * noise / noise.norm()),
+    # a dot product, in which long vectors of the table win
     "snap_to_tokens": lambda vectors, table: (vectors @ table.T).argmax(1),
-    # forgets that each virtual token has C numbers
-    "longest_prompt": lambda n_parameters, n_embd, share: int(share * n_parameters),
+    # the mistakes that both make, over all sentences in place of the first one's mistakes
+    "same_mistakes": lambda first, second, truth: (
+        sum(a == b for a, b in zip(first, second)) / len(first),
+        sum(a == b != c for a, b, c in zip(first, second, truth)) / len(first)),
 }
 
-# -------------------------------------------------- 2: attention and what it costs
+# -------------------------------------------------- 3: attention and what it costs
 
 WRONG |= {
     # as many key heads as query heads
@@ -52,41 +43,57 @@ WRONG |= {
     "ring_work": lambda T, R: [(T // R) ** 2 * (r + 1) for r in range(R)],
 }
 
-# -------------------------------------------------- 3: prefix tuning is a learned cache
+# -------------------------------------------------- 4: a prefix is a learned cache
 
 WRONG |= {
-    # counts the keys, as if all scores were equal
-    "zero_mass": lambda scores, P: torch.full(scores.shape[:-1], P / (P + scores.shape[-1])),
-    # the gate the wrong way round
-    "merge": lambda own, own_lse, prefix, prefix_lse: (
-        own + torch.sigmoid(own_lse - prefix_lse)[:, None] * (prefix - own)),
     # query heads in place of key heads
     "count_numbers": lambda config, P: (
         P * config.n_embd, 2 * config.n_layer * config.n_head * config.head_dim * P),
+    # the gate the wrong way round
+    "merge": lambda own, own_lse, prefix, prefix_lse: (
+        own + torch.sigmoid(own_lse - prefix_lse)[:, None] * (prefix - own)),
+    # counts the keys, as if all scores were equal
+    "zero_mass": lambda scores, P: torch.full(scores.shape[:-1], P / (P + scores.shape[-1])),
     # zeros that are seen
     "silent_prefix": lambda model, P: Past(
         *[[torch.zeros(1, model.config.n_kv_head, P, model.config.head_dim)] * model.config.n_layer]
         * 2, torch.arange(P)[None]),
 }
 
-# -------------------------------------------------- 4: initialization and length
+# -------------------------------------------------- 5: where to start
 
 WRONG |= {
     # the place in the list and not the step
     "steps_to": lambda steps, losses, threshold: next(
-        (n for n, loss in enumerate(losses) if loss <= threshold), None),
-    # the spread of the runs in place of the standard error of their mean
-    "one_se": lambda lengths, accuracies: min(
-        P for P, runs in zip(lengths, accuracies)
-        if mean(runs) >= mean(max(accuracies, key=mean)) - stdev(max(accuracies, key=mean))),
-    # a query sees W - 1 keys before itself, not W
-    "reaches": lambda L, W, P, j, t: P + t - j <= L * W,
+        (n for n, loss in enumerate(losses) if loss <= threshold), math.inf),
+    # the measured step, with nothing between two of them
+    "came_down": lambda steps, losses, goal: next(
+        (step for step, loss in zip(steps, losses) if loss <= goal), math.inf),
     # means in place of medians
     "bootstrap_ratio": lambda a, b, draws: (lambda r: (r[5], r[-6]))(
         sorted(mean(a[x] for x in i) / mean(b[x] for x in j) for i, j in draws)),
+    # the rate is chosen by the race itself: each start shows the best of many tries
+    "fair_medians": lambda tuning, race: {
+        start: min(median(steps) for steps in runs.values()) for start, runs in race.items()},
 }
 
-# -------------------------------------------------- 5: hundreds of prompts, one model
+# -------------------------------------------------- 6: how long, and how far
+
+def seeds_only(lengths, accuracies, n):
+    best = max(accuracies, key=mean)
+    bar = mean(best) - (variance(best) / len(best)) ** 0.5
+    return min(P for P, runs in zip(lengths, accuracies) if mean(runs) >= bar)
+
+WRONG |= {
+    # the spread of the seeds only: as if the sentences were all sentences there are
+    "one_se": seeds_only,
+    # a query sees W - 1 keys before itself, not W
+    "reaches": lambda L, W, P, j, t: P + t - j <= L * W,
+    # pinned keys that are near are counted twice
+    "keys_seen": lambda t, P, W, pinned: min(W, P + t + 1) + pinned,
+}
+
+# -------------------------------------------------- 7: hundreds of prompts, and scale
 
 def last_column(model, vectors, rows):
     T = max(map(len, rows))
@@ -100,37 +107,11 @@ def any_error(path, model):
         return True
     return False
 
-def nearest(prompts):
-    means = F.normalize(torch.stack([x.mean(0) for x in prompts]), dim=1)  # (N, C)
-    return (means @ means.T).argmax(1).tolist()
-
 WRONG |= {
     # padded on the right, but the last column read
     "mixed_logits": last_column,
-    # a tie goes to the first of the alphabet
-    "vote": lambda answers: [max(sorted(set(each)), key=each.count) for each in zip(*answers)],
     # takes every complaint of load for this one
     "refuse": any_error,
-    # every prompt is nearest to itself
-    "neighbours": nearest,
-}
-
-# -------------------------------------------------- 6: a real model
-
-def mean_of_tokens(model, past, question, answers):
-    found = []
-    for answer in answers:
-        logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
-        chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
-        found.append(chances.gather(1, torch.tensor(answer)[:, None]).mean().item())
-    return found.index(max(found))
-
-WRONG |= {
-    # the last line ends too, and an empty line follows
-    "as_examples": lambda pairs: "".join(f"{text} -> {answer}\n" for text, answer in pairs),
-    # the mean, which does not charge for length
-    "likeliest": mean_of_tokens,
-    # all keys, then all values
-    "peft_prefix": lambda keys, values: torch.cat(
-        [x.permute(2, 0, 1, 3).flatten(1) for x in (keys, values)], 1),
+    # how much of all weights' accuracy, and not of what they have more than English
+    "gap_closed": lambda english, prompt, full: mean(prompt) / mean(full),
 }

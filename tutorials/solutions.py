@@ -1,8 +1,7 @@
 """Solutions of the exercises, by the names that checks.py knows."""
 
 import math
-from collections import Counter
-from statistics import mean, median, stdev
+from statistics import mean, median, variance
 
 import torch
 import torch.nn.functional as F
@@ -10,141 +9,129 @@ import torch.nn.functional as F
 from model import Past, read
 from softprompt import PromptTuning, prefill
 
+# -------------------------------------------------- 2: can you read it?
 
-# -------------------------------------------------- 1: what a soft prompt is
-
-
-def vectors_before_text(model, vectors, idx):
-    text = model.model.embed_tokens(idx)  # (B, T, C)
-    shared = vectors.expand(len(idx), -1, -1)  # (B, P, C)
-    logits, _ = model(embeds=torch.cat((shared, text), 1))  # (B, P + T, V)
-    return logits[:, len(vectors) :]  # (B, T, V)
-
-
-def one_prompt_step(model, vectors, idx, targets, rate):
-    soft = PromptTuning(vectors)  # keeps a copy
-    model.loss(idx, targets, soft.past(model)).backward()
-    return vectors - rate * soft.embeddings.grad  # (P, C)
-
+def random_steps(start, tuned, noise):
+    distances = (tuned - start).norm(dim=1, keepdim=True)  # (P, 1)
+    return start + distances * F.normalize(noise, dim=1)  # (P, C)
 
 def snap_to_tokens(vectors, table):
-    return (F.normalize(vectors, dim=1) @ F.normalize(table, dim=1).T).argmax(1)  # (P,)
+    cosines = F.normalize(vectors, dim=1) @ F.normalize(table, dim=1).T  # (P, V)
+    return cosines.argmax(1)  # (P,)
 
+def same_mistakes(first, second, truth):
+    same = [a == b for a, b in zip(first, second)]
+    mistakes = [a == b for a, b, right in zip(first, second, truth) if a != right]
+    return sum(same) / len(same), sum(mistakes) / len(mistakes) if mistakes else None
 
-def longest_prompt(n_parameters, n_embd, share):
-    return int(share * n_parameters / n_embd)
-
-
-# -------------------------------------------------- 2: attention and what it costs
-
+# -------------------------------------------------- 3: attention and what it costs
 
 def kv_cache_bytes(config, T):
-    return 2 * config.n_layer * config.n_kv_head * config.head_dim * T * 4
-
+    numbers = 2 * config.n_layer * config.n_kv_head * config.head_dim * T  # keys and values
+    return 4 * numbers
 
 def fixed_pattern(T, stride):
     t, s = torch.arange(T)[:, None], torch.arange(T)  # (T, 1), (T,)
-    return (s <= t) & ((s // stride == t // stride) | (s % stride == stride - 1))  # (T, T)
-
+    same_block = s // stride == t // stride  # (T, T)
+    last_of_block = s % stride == stride - 1  # (T,)
+    return (s <= t) & (same_block | last_of_block)  # (T, T)
 
 def running_lse(parts):
     top, total = -math.inf, 0.0
     for part in parts:
         new = max(top, part.max().item())
-        total = total * math.exp(top - new) + (part - new).exp().sum().item()
+        total = total * math.exp(top - new)  # what was summed so far, with the new maximum
+        total += (part - new).exp().sum().item()
         top = new
     return top + math.log(total)
 
-
 def ring_work(T, R):
-    n = T // R
-    return [n * (n + 1) // 2 + r * n * n for r in range(R)]
+    n = T // R  # tokens of a worker
+    own = n * (n + 1) // 2  # pairs with its own keys
+    return [own + r * n * n for r in range(R)]  # and with all keys of the r workers before it
 
+# -------------------------------------------------- 4: a prefix is a learned cache
 
-# -------------------------------------------------- 3: prefix tuning is a learned cache
-
-
-def zero_mass(scores, P):
-    return P / (P + scores.exp().sum(-1))  # (...)
-
+def count_numbers(config, P):
+    return P * config.n_embd, 2 * config.n_layer * config.n_kv_head * config.head_dim * P
 
 def merge(own, own_lse, prefix, prefix_lse):
     m = torch.sigmoid(prefix_lse - own_lse)[:, None]  # (T, 1)
     return (1 - m) * own + m * prefix  # (T, D)
 
-
-def count_numbers(config, P):
-    return P * config.n_embd, 2 * config.n_layer * config.n_kv_head * config.head_dim * P
-
+def zero_mass(scores, P):
+    return P / (P + scores.exp().sum(-1))  # (...)
 
 def silent_prefix(model, P):
     config = model.config
     none = [torch.zeros(1, config.n_kv_head, P, config.head_dim)] * config.n_layer
     return Past(none, none, torch.full((1, P), -1))
 
-
-# -------------------------------------------------- 4: initialization and length
-
+# -------------------------------------------------- 5: where to start
 
 def steps_to(steps, losses, threshold):
-    return next((step for step, loss in zip(steps, losses) if loss <= threshold), None)
-
-
-def one_se(lengths, accuracies):
-    best = max(accuracies, key=mean)
-    bar = mean(best) - stdev(best) / len(best) ** 0.5
-    return min(P for P, runs in zip(lengths, accuracies) if mean(runs) >= bar)
-
-
-def reaches(L, W, P, j, t):
-    return P + t - j <= L * (W - 1)
-
+    for step, loss in zip(steps, losses):
+        if loss <= threshold:
+            return step
+    return math.inf
 
 def bootstrap_ratio(a, b, draws):
     ratios = sorted(median(a[x] for x in i) / median(b[x] for x in j) for i, j in draws)
     n = round(0.025 * (len(draws) - 1))
     return ratios[n], ratios[-1 - n]
 
+def fair_medians(tuning, race):
+    medians = {}
+    for start, losses in tuning.items():
+        rate = min(losses, key=lambda rate: mean(losses[rate]))  # the race has no say in this
+        medians[start] = median(race[start][rate])
+    return medians
 
-# -------------------------------------------------- 5: hundreds of prompts, one model
+def came_down(steps, losses, goal):
+    before = None  # the step and the loss of the point before
+    for step, loss in zip(steps, losses):
+        if loss <= goal and before is None:
+            return step
+        if loss <= goal:
+            part = (before[1] - goal) / (before[1] - loss)  # of the way between the two points
+            return before[0] + part * (step - before[0])
+        before = step, loss
+    return math.inf
 
+# -------------------------------------------------- 6: how long, and how far
+
+def one_se(lengths, accuracies, n):
+    found = []  # (mean, standard error) of each length
+    for runs in accuracies:
+        p = mean(runs)
+        found.append((p, (variance(runs) / len(runs) + p * (1 - p) / n) ** 0.5))
+    best, error = max(found)
+    return min(P for P, (p, _) in zip(lengths, found) if p >= best - error)
+
+def reaches(L, W, P, j, t):
+    distance = P + t - j  # text position t stands behind all P virtual tokens
+    return distance <= L * (W - 1)
+
+def keys_seen(t, P, W, pinned):
+    before = P + t + 1  # all keys up to the query itself
+    near = min(W, before)
+    return near + min(pinned, before - near)
+
+# -------------------------------------------------- 7: hundreds of prompts, and scale
 
 def mixed_logits(model, vectors, rows):
     T = max(map(len, rows))
     idx = torch.tensor([[-1] * (T - len(row)) + row for row in rows])  # (B, T)
-    logits, _ = model(idx, prefill([PromptTuning(x) for x in vectors], model))  # (B, T, V)
+    past = prefill([PromptTuning(x) for x in vectors], model)
+    logits, _ = model(idx, past)  # (B, T, V)
     return logits[:, -1]  # (B, V)
 
-
-def vote(answers):
-    return [Counter(each).most_common(1)[0][0] for each in zip(*answers)]
-
-
 def refuse(path, model):
-    return read(path, "a soft prompt", ("kind", "base"))["base"] != model.fingerprint()
+    content = read(path, "a soft prompt", ("kind", "base"))
+    return content["base"] != model.fingerprint()
 
-
-def neighbours(prompts):
-    means = F.normalize(torch.stack([x.mean(0) for x in prompts]), dim=1)  # (N, C)
-    return (means @ means.T).fill_diagonal_(-2).argmax(1).tolist()  # (N, N) -> N
-
-
-# -------------------------------------------------- 6: a real model
-
-
-def as_examples(pairs):
-    return "\n".join(f"{text} -> {answer}" for text, answer in pairs)
-
-
-def likeliest(model, past, question, answers):
-    total = []
-    for answer in answers:
-        logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
-        chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
-        total.append(chances.gather(1, torch.tensor(answer)[:, None]).sum())  # ()
-    return int(torch.stack(total).argmax())
-
-
-def peft_prefix(keys, values):
-    both = torch.stack((keys, values))  # (2, L, Hkv, P, D)
-    return both.permute(3, 1, 0, 2, 4).flatten(1)  # (P, 2 L Hkv D)
+def gap_closed(english, prompt, full):
+    gap = mean(full) - english
+    if gap <= 0:
+        return None
+    return (mean(prompt) - english) / gap

@@ -10,6 +10,27 @@ from softprompt import PromptTuning, load, prefill
 
 WRONG = {}
 
+# -------------------------------------------------- 1: a prompt is a matrix
+
+def _first(model, vectors, idx):
+    text = model.model.embed_tokens(idx)
+    logits, _ = model(embeds=torch.cat((vectors.expand(len(idx), -1, -1), text), 1))
+    return logits[:, : idx.shape[1]]
+
+def _up(model, vectors, idx, targets, rate):
+    soft = PromptTuning(vectors)
+    model.loss(idx, targets, soft.past(model)).backward()
+    return vectors + rate * soft.embeddings.grad
+
+WRONG |= {
+    # the first T logits in place of the last
+    "vectors_before_text": _first,
+    # up the gradient in place of down
+    "one_prompt_step": _up,
+    # forgets that each virtual token has C numbers
+    "longest_prompt": lambda n_parameters, n_embd, share: int(share * n_parameters),
+}
+
 # -------------------------------------------------- 2: can you read it?
 
 WRONG |= {

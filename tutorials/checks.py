@@ -53,6 +53,64 @@ def differs(got, want, about, close=1e-4):
         return (f"{about} number {where} of the flattened result is "
                 f"{got.flatten()[where]:.4f}, it should be {want.flatten()[where]:.4f}")
 
+# -------------------------------------------------- 1: a prompt is a matrix
+
+@exercise
+def vectors_before_text(student):
+    model, gen = tiny(), torch.Generator().manual_seed(1)
+    for B, P, T in ((2, 3, 4), (1, 2, 5), (3, 4, 4)):
+        vectors = torch.randn(P, 8, generator=gen)
+        idx = torch.randint(11, (B, T), generator=gen)
+        got, about = student(model, vectors.clone(), idx.clone()), f"for B={B}, P={P}, T={T}"
+        embeds = torch.cat((vectors.expand(B, -1, -1), model.model.embed_tokens(idx)), 1)
+        every, _ = model(embeds=embeds)  # (B, P + T, V)
+        if torch.is_tensor(got) and got.shape == every.shape:
+            return f"{about} you return logits at all P + T slots, only the text's are wanted"
+        if torch.is_tensor(got) and got.shape == every[:, :T].shape:
+            if torch.allclose(got, every[:, :T], atol=1e-4):
+                return f"{about} these are the logits at the first T slots; the text is behind"
+        wrong = differs(got, every[:, P:], about)
+        if wrong:
+            return wrong
+
+@exercise
+def one_prompt_step(student):
+    gen = torch.Generator().manual_seed(2)
+    for B, P, T, rate in ((2, 3, 5, 0.1), (1, 2, 4, 1.0)):
+        model = tiny()
+        before, vectors = model.fingerprint(), torch.randn(P, 8, generator=gen)
+        idx = torch.randint(11, (B, T), generator=gen)
+        targets = torch.randint(11, (B, T), generator=gen)
+        soft, given = PromptTuning(vectors), vectors.clone()
+        loss = model.loss(idx, targets, soft.past(model))
+        move = rate * torch.autograd.grad(loss, soft.embeddings)[0]  # (P, C)
+        got, about = student(model, given, idx, targets, rate), f"for P={P} and rate={rate}"
+        if model.fingerprint() != before:
+            return f"{about} the model's weights are changed, they are frozen"
+        if any(p.requires_grad or p.grad is not None for p in model.parameters()):
+            return f"{about} the model is no longer frozen, or has gradients"
+        if not torch.equal(given, vectors):
+            return f"{about} the given vectors are changed; return new ones"
+        if torch.is_tensor(got) and got.shape == move.shape:
+            if torch.allclose(got.detach(), vectors + move, atol=1e-5):
+                return f"{about} you go up the gradient: the loss gets larger"
+        wrong = differs(got, vectors - move, about)
+        if wrong:
+            return wrong
+        if got.requires_grad:
+            return f"{about} the result still has a gradient; use detach()"
+
+@exercise
+def longest_prompt(student):
+    for N, C, share in ((1_557_611_200, 1600, 1e-5), (6_738_415_616, 4096, 1e-5),
+                        (1_000_576, 128, 1e-5), (1_000_576, 128, 0.01), (10_240, 128, 0.125)):
+        want, got = math.floor(share * N / C), student(N, C, share)
+        about = f"for N={N:,}, C={C} and share={share}"
+        if got is not None and int(got) == int(share * N) != want:
+            return f"{about} you count numbers; each virtual token has C of them"
+        if type(got) is not int or got != want:
+            return f"{about} you return {got!r}, it is {want}"
+
 # -------------------------------------------------- 2: can you read it?
 
 @exercise

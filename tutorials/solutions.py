@@ -9,6 +9,23 @@ import torch.nn.functional as F
 from model import Past, read
 from softprompt import PromptTuning, prefill
 
+# -------------------------------------------------- 1: a prompt is a matrix
+
+def vectors_before_text(model, vectors, idx):
+    text = model.model.embed_tokens(idx)  # (B, T, C)
+    shared = vectors.expand(len(idx), -1, -1)  # (B, P, C)
+    logits, _ = model(embeds=torch.cat((shared, text), 1))  # (B, P + T, V)
+    return logits[:, len(vectors) :]  # (B, T, V)
+
+def one_prompt_step(model, vectors, idx, targets, rate):
+    moving = vectors.clone().requires_grad_()  # (P, C), a copy
+    _, past = model(embeds=moving[None])
+    model.loss(idx, targets, past).backward()
+    return vectors - rate * moving.grad  # (P, C)
+
+def longest_prompt(n_parameters, n_embd, share):
+    return int(share * n_parameters / n_embd)
+
 # -------------------------------------------------- 2: can you read it?
 
 def random_steps(start, tuned, noise):

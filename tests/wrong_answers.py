@@ -4,6 +4,7 @@ import math
 from statistics import mean, median, variance
 
 import torch
+import torch.nn.functional as F
 
 from model import Past
 from softprompt import PromptTuning, load, prefill
@@ -135,4 +136,25 @@ WRONG |= {
     "refuse": any_error,
     # how much of all weights' accuracy, and not of what they have more than English
     "gap_closed": lambda english, prompt, full: mean(prompt) / mean(full),
+}
+
+# -------------------------------------------------- 8: a real model
+
+def mean_of_tokens(model, past, question, answers):
+    found = []
+    for answer in answers:
+        logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
+        chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
+        found.append(chances.gather(1, torch.tensor(answer)[:, None]).mean().item())
+    return found.index(max(found))
+
+WRONG |= {
+    # the mean, which does not charge for length
+    "likeliest": mean_of_tokens,
+    # the student's probabilities as weights: the other direction
+    "distil_loss": lambda teacher, student: F.kl_div(
+        teacher.log_softmax(1), student.log_softmax(1), reduction="batchmean", log_target=True),
+    # all keys, then all values
+    "peft_prefix": lambda keys, values: torch.cat(
+        [x.permute(2, 0, 1, 3).flatten(1) for x in (keys, values)], 1),
 }

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from model import GPT, GPTConfig, Past, visible
-from softprompt import PromptTuning, save
+from softprompt import PrefixTuning, PromptTuning, save
 
 def exercise(check):
     """A check that never stops the notebook: `check` returns None, or what differs."""
@@ -435,3 +435,58 @@ def gap_closed(student):
         if want is not None and (not isinstance(got, float) or abs(got - want) > 1e-6):
             return (f"{about} ({english}, {prompt}, {full}), you return {short(got)}, "
                     f"expected {want:.4f}")
+
+# -------------------------------------------------- 8: a real model
+
+@exercise
+def likeliest(student):
+    model, gen = tiny(), torch.Generator().manual_seed(4)
+    for lengths in ((1, 3), (2, 2, 2), (1, 2, 4), (3, 1), (1, 2), (1, 1, 5), (2, 1), (4, 1, 3)):
+        states = torch.randn(2, 2, 2, 3, 4, generator=gen)  # keys and values (L, Hkv, P, D)
+        past = PrefixTuning(*states).requires_grad_(False).past(model)
+        question, *answers = (torch.randint(11, (n,), generator=gen).tolist()
+                              for n in (3, *lengths))
+        total = []
+        for answer in answers:
+            logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
+            chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
+            total.append(sum(float(row[i]) for row, i in zip(chances, answer)))
+        want = max(range(len(total)), key=total.__getitem__)
+        got = student(model, past, list(question), [list(answer) for answer in answers])
+        if got is None or got != want:
+            return (f"for answers of {lengths} tokens you return {got}; the logarithms of their "
+                    f"probabilities are {[round(x, 2) for x in total]}, so it is {want}")
+
+@exercise
+def distil_loss(student):
+    gen = torch.Generator().manual_seed(6)
+    for n, V, scale in ((1, 4, 1), (5, 7, 2), (3, 11, 300)):
+        teacher, pupil = scale * torch.randn(2, n, V, generator=gen)
+        p, q = teacher.log_softmax(1), pupil.log_softmax(1)  # (n, V) each
+        want = F.kl_div(q, p, reduction="batchmean", log_target=True)  # ()
+        about = f"for n={n}, V={V} and logits of about {scale}"
+        got = student(teacher.clone(), teacher.clone())
+        if torch.is_tensor(got) and got.dim() == 0 and not abs(float(got)) < 1e-4:
+            return f"{about} teacher and student are the same, and you return {float(got):.4f}"
+        got = student(teacher.clone(), pupil.clone())
+        if torch.is_tensor(got) and got.shape == want.shape:
+            other = F.kl_div(p, q, reduction="batchmean", log_target=True)  # ()
+            for value, why in ((other, "teacher and student changed places"),
+                               (want * n, "this is the sum over the n positions, not the mean"),
+                               (want / V, "the mean is over the n positions, not over V as well")):
+                if not torch.isclose(value, want) and torch.isclose(got, value, rtol=1e-4):
+                    return f"{about} you return {got:.4f}, it is {want:.4f}: {why}"
+        wrong = differs(got, want, about, 1e-4 * max(1, float(want)))
+        if wrong:
+            return wrong
+
+@exercise
+def peft_prefix(student):
+    gen = torch.Generator().manual_seed(5)
+    for L, Hkv, P, D in ((2, 3, 4, 2), (1, 1, 1, 4), (3, 2, 5, 2)):
+        keys, values = torch.randn(2, L, Hkv, P, D, generator=gen)
+        want = torch.stack([torch.cat([x.flatten() for layer in zip(keys[:, :, p], values[:, :, p])
+                                       for x in layer]) for p in range(P)])  # (P, 2 L Hkv D)
+        wrong = differs(student(keys, values), want, f"for L={L}, Hkv={Hkv}, P={P}, D={D}")
+        if wrong:
+            return wrong

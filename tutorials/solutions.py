@@ -152,3 +152,21 @@ def gap_closed(english, prompt, full):
     if gap <= 0:
         return None
     return (mean(prompt) - english) / gap
+
+# -------------------------------------------------- 8: a real model
+
+def likeliest(model, past, question, answers):
+    total = []
+    for answer in answers:
+        logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
+        chances = logits[0, len(question) - 1 : -1].log_softmax(1)  # (n, V)
+        total.append(chances.gather(1, torch.tensor(answer)[:, None]).sum())  # ()
+    return int(torch.stack(total).argmax())
+
+def distil_loss(teacher, student):
+    p, q = teacher.log_softmax(-1), student.log_softmax(-1)  # (n, V) each
+    return (p.exp() * (p - q)).sum(-1).mean()  # ()
+
+def peft_prefix(keys, values):
+    both = torch.stack((keys, values))  # (2, L, Hkv, P, D)
+    return both.permute(3, 1, 0, 2, 4).flatten(1)  # (P, 2 L Hkv D)

@@ -349,7 +349,7 @@ def real(add, settings, steps=100, P=16, size=16):
 
 def tasks(add, settings, P=16):
     """`tune` with its defaults on six tasks, beside always the commonest answer, bag of words, and
-    PEFT: 120 steps of 16 texts at the rate that is best of three by validation after 40. All are
+    PEFT: 100 steps of 16 texts at the rate that is best of three by validation after 20. All are
     judged on the same test texts, choosing among the answers that there are."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -383,11 +383,11 @@ def tasks(add, settings, P=16):
         for kind in settings.peft:
             start, tried = time.time(), {}
             for lr in (3e-3, 3e-2, 3e-1):
-                soft = peft_prompt(settings.base, model, kind, lr, known, 40, 16, P, folder)
+                soft = peft_prompt(settings.base, model, kind, lr, known, 20, 16, P, folder)
                 with torch.no_grad():
                     tried[lr] = judge(model, tok, soft.past(model), valid)[0]
             lr = min(tried, key=tried.get)
-            soft = peft_prompt(settings.base, model, kind, lr, known, 120, 16, P, folder)
+            soft = peft_prompt(settings.base, model, kind, lr, known, 100, 16, P, folder)
             tell(f"PEFT {kind}, {lr:g}", soft, time.time() - start)
 
 def draw(rows, path):

@@ -1,7 +1,6 @@
 """How fast is it? Ratios against PEFT, against the bare base, and of one batch against many.
 
     python tests/benchmark.py [--device cpu] [--out out] [--only NAME...]
-    python tests/benchmark.py --only real --base FOLDER     a real Llama on the library job
     python tests/benchmark.py --only tasks --base FOLDER    `tune` as it comes on six tasks
 
 A program, not a test. Every ratio is one of medians, taken in turns in one process, so that a
@@ -31,9 +30,8 @@ from model import GPT, GPTConfig
 from pretrain import SHAPE, SIZES
 from softprompt import PromptTuning, from_peft, initial_embeddings, prefill
 from tasks import TASKS, read_task, write_pairs
-from train import JOBS, KINDS, Arm, Settings, commonest_answer, draw_similar_rows, few_answers
-from train import fit, ids_of, judge, learning_rate, load_base, load_data, progress, read_data
-from train import rows_behind, share_of
+from train import KINDS, Arm, Settings, commonest_answer, draw_similar_rows, few_answers, fit
+from train import judge, load_base, progress, read_data, rows_behind, share_of
 
 SMOL = dict(
     vocab_size=49152, block_size=8192, n_layer=30, n_head=9, n_embd=576, n_kv_head=3, n_hidden=1536,
@@ -312,41 +310,6 @@ def peft_prompt(base, model, kind, lr, rows, steps, size, P, out):
     other.save_pretrained(out / "adapter")
     return from_peft(out / "adapter", model)
 
-def real(add, settings, steps=100, P=16, size=16):
-    """The library job on a real model: English, our prompts and prefixes, PEFT's, all after the
-    same batches and the same schedule. Judged on the same test sentences by the same code."""
-    model, tok = load_base(Settings(base=settings.base, device=settings.device))
-    data, out = load_data(settings.out), Path(settings.out)
-    job = JOBS["library"]
-    learn, test = (job.pairs(data["train"]), job.pairs(data["test"])[:240])
-    few = few_answers(learn)
-    rows, choices = rows_behind(model, tok, learn, P), ids_of(tok, few)
-
-    def tell(name, past, seconds=0.0, wording=""):
-        found = judge(model, tok, past, rows_behind(model, tok, test, P, wording), few)
-        add(
-            f"real {name}", found[2], "among 6, exact {1:.3f}, {0:.2f} nats".format(*found), seconds
-        )
-
-    for wording in ("", *job.wordings, *job.unseen):
-        tell(wording or "no prompt", None, wording=wording)
-    ids = tok.encode(job.wordings[0])
-    for kind, how in zip(
-        ["prompt", "prefix", "prompt", "prompt"], "text text vocab normal".split()):
-        gen, start = torch.Generator().manual_seed(0), time.time()
-        embeddings = initial_embeddings(model, P, how, ids, gen)
-        soft = KINDS[kind].start(model, embeddings)
-        arm = Arm(soft, "", learning_rate(kind))
-        fit(model, [arm], {"": rows}, steps, size, lambda *_: None, None, draw_similar_rows, how,
-            choices)
-        with torch.no_grad():
-            tell(f"our {kind}, {how}, {arm.lr:g}", soft.past(model), time.time() - start)
-    for kind, lr in (("prompt", 3e-2), ("prompt", 1e-3), ("prefix", 3e-2), ("prefix", 1e-3)):
-        start = time.time()
-        soft = peft_prompt(settings.base, model, kind, lr, rows, steps, size, P, out)
-        with torch.no_grad():
-            tell(f"PEFT {kind}, {lr:g}", soft.past(model), time.time() - start)
-
 def tasks(add, settings, P=16):
     """`tune` with its defaults on six tasks, beside always the commonest answer, bag of words, and
     PEFT: 100 steps of 16 texts at the rate that is best of three by validation after 20. All are
@@ -431,8 +394,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", default="out")
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, "real", "tasks"], default=list(PARTS))
-    parser.add_argument("--base", help="folder of a real model, for --only real and --only tasks")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "tasks"], default=list(PARTS))
+    parser.add_argument("--base", help="folder of a real model, for --only tasks")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--peft", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--peak", choices=PEAKS, help=argparse.SUPPRESS)
@@ -458,8 +421,8 @@ def main():
             flush=True)
 
     for part in settings.only:
-        if part in ("real", "tasks"):
-            {"real": real, "tasks": tasks}[part](add, settings)
+        if part == "tasks":
+            tasks(add, settings)
         else:
             PARTS[part](add, settings.device)
     with open(out / "benchmark.csv", "w", newline="") as file:

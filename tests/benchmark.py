@@ -397,7 +397,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "tasks"], default=list(PARTS))
     parser.add_argument("--base", help="folder of a real model, for --only tasks")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--peft", nargs="*", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--peft", nargs="*", choices=KINDS, default=["prompt"])
     parser.add_argument("--peak", choices=PEAKS, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     try:

@@ -1,8 +1,8 @@
 """Six tasks made from what the requirements install: texts and answers that nobody tuned for.
 
 The first three had a say in the defaults of `tune`. KEPT_OUT had none, but a first run of
-*character* showed that the rate before was too high (RESULTS.md). A hash of the text splits each into what is
-learned from and what is tested.
+*character* showed that the rate before was too high (RESULTS.md). A hash of the text splits each
+into what is learned from and what is tested.
 """
 
 import os

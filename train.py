@@ -330,8 +330,8 @@ GREEDY = 0.1  # how much of the vocabulary's loss stays beside the choice's, for
 def objective(sums, each, choices=()):
     """What training makes smaller, (A,), from the sums of `score` over `each` rows an arm: nats a
     token. Where there are choices, nats of the choice between them: most of the vocabulary's loss
-    only says which words are answers at all, and drowns what tells one answer from another. A
-    tenth of it stays, so that greedy decoding gives the answer as well."""
+    only says which words are answers at all, and drowns what tells one answer from another.
+    GREEDY of it stays, so that greedy decoding gives the answer as well."""
     nats, tokens, _, _, choice = sums
     return choice / each + (GREEDY if choices else 1) * nats / tokens
 

@@ -96,7 +96,7 @@ class Past:
         return Past(keys, values, positions[:, used], self.pinned[index])
 
     def expand(self, B: int) -> "Past":
-        """One row shown B times without a copy; a Past of B rows is returned as it is."""
+        """One row shown B times without a copy; B rows as they are; else ValueError."""
         if len(self.positions) not in (1, B):
             raise ValueError(f"a past of {len(self.positions)} rows before {B} rows of text")
         keys, values = ([x.expand(B, -1, -1, -1) for x in s] for s in (self.keys, self.values))
@@ -125,7 +125,8 @@ def visible(q_pos, k_pos, pinned, window=None):
 
 def attention_mask(q_pos, k_pos, pinned, config, dtype):
     """The rule as `attention` takes it: None for plain causal attention, or (B, 1, G T, S) to be
-    added to the scores, or for a long text under a window a list of such (see `blocks`)."""
+    added to the scores, or for a long text under a window a list of (queries, keys, mask), the
+    first two slices of slots (see `blocks`)."""
     (_, T), S, W = q_pos.shape, k_pos.shape[1], config.window
     if T == 0 or S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
         return None
@@ -282,8 +283,8 @@ class GPT(nn.Module):
         return Past(none, none, torch.empty(B, 0, dtype=torch.long, device=table.device), pinned)
 
     def hidden(self, idx=None, past=None, *, embeds=None, first=0):
-        """The last states from slot `first` on, (B, T - first, C), and the past with this call's
-        slots. What is before `first`, the last layer computes only as far as it must."""
+        """The last layer's states from slot `first` on, (B, T - first, C), and the past with all T
+        slots added. Before `first` the last layer computes keys and values only."""
         if embeds is None:
             embeds = self.model.embed_tokens(idx.clamp(min=0))  # (B, T, C)
         (B, T, _), config, device = embeds.shape, self.config, embeds.device

@@ -114,15 +114,16 @@ class PrefixTuning(SoftPrompt):
 class PrefixMLP(SoftPrompt):
     """Prefix tuning through an MLP (Li & Liang 2021, section 4.3), which `fold` throws away.
 
-    P learned inputs (P, C) go through tanh(inputs W1) W2 and are added to the starting prefix. W2
-    starts at zero: at step 0 this is the plain prefix. While it trains, all layers' keys and
-    values share W1 and W2; saved, it is a PrefixTuning like any other.
+    P learned inputs (P, C) go through tanh(inputs W1) W2, with W1 (C, width), and are added to the
+    starting prefix. W2 starts at zero: at step 0 this is the plain prefix. While it trains, all
+    layers' keys and values share W1 and W2; saved, it is a PrefixTuning like any other.
     """
 
     kind = "prefix"
 
     def __init__(self, keys, values, inputs, width=512):
         super().__init__()
+        # (2, L, Hkv, P, D)
         self.register_buffer("start_states", torch.stack((keys, values)).detach().clone())
         self.inputs = nn.Parameter(inputs.detach().clone())  # (P, C)
         self.length = len(inputs)
@@ -221,7 +222,7 @@ def nearest_tokens(soft, model, k, generator=None) -> Neighbours:
 def check_base(path, stated, ours):
     """A prompt belongs to one exact base: to other weights, the same vectors say something else."""
     if stated != ours:
-        raise ValueError(f"{path} was trained on the base {stated[:16]}, this base is {ours[:16]}: "
+        raise ValueError(f"{path} was trained on the base {stated[:40]}, this base is {ours[:40]}: "
                          "a soft prompt works on its own base only")
 
 def save(soft, path, model, *, fingerprint=None, **facts):

@@ -2,7 +2,7 @@
 
     python train.py                 the main job: experiments on two jobs, tables, four pictures
     python train.py tune ...        train one soft prompt and save it
-    python train.py generate ...    answer a text, or a file of texts, with saved prompts
+    python train.py generate ...    answer a text with saved prompts, or count what they have right
     python train.py plot            draw the pictures again
 
 An arm is one run of an experiment. Losses are in nats for each token of an answer, lengths in
@@ -47,12 +47,12 @@ class Start(NamedTuple):
     rate_of: str | None = None  # takes the learning rate of this start; None: tunes its own
 
 def answers_of(lab, job):
-    """The commonest answers as one text: the class labels of Lester et al. 2021."""
+    """The ids of the 16 commonest answers as one text: the class labels of Lester et al. 2021."""
     counts = Counter(answer for _, answer in JOBS[job].pairs(lab.data["train"]))
     return lab.tok.encode("".join(f" {answer}" for answer, _ in counts.most_common(16)))
 
 def wording_of(lab, job):
-    """English for the job that the base never saw."""
+    """The ids of English for the job, of a wording that the base never saw where there is one."""
     return lab.tok.encode((JOBS[job].unseen or JOBS[job].wordings)[0])
 
 UNRELATED = "The night train to the coast was late again, and it had begun to rain."
@@ -83,12 +83,13 @@ def read_pairs(path):
         file = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
         rows = file if path.suffix == ".jsonl" else csv.reader(file, strict=True, **tab)
         for line, row in enumerate(rows, 1):
+            line = getattr(rows, "line_num", line)  # a row of a .csv may be several lines
             if not "".join(row).strip():
                 continue
             if path.suffix == ".jsonl":
-                row = json.loads(row)
+                row = {name: value for name, value in json.loads(row).items() if value is not None}
             else:
-                line, header = rows.line_num, [name.strip().lower() for name in row]
+                header = [name.strip().lower() for name in row]
                 if names is None and {"text", "answer"} <= set(header):
                     names = header
                     continue
@@ -102,7 +103,9 @@ def read_pairs(path):
     except UnicodeDecodeError as problem:
         line = problem.object.count(b"\n", 0, problem.start) + 1
         raise ValueError(f"{path}:{line}: this is not UTF-8: save the file as that") from problem
-    except (ValueError, AttributeError, csv.Error) as problem:
+    except csv.Error as problem:  # the row behind the last that was read
+        raise ValueError(f"{path}:{line + 1}: {problem}") from problem
+    except (ValueError, AttributeError) as problem:
         raise ValueError(f"{path}:{line}: {problem}") from problem
     if not pairs:
         raise ValueError(f"{path}: there are no rows in it")
@@ -157,7 +160,9 @@ class Tokenizer(NamedTuple):
 
     @classmethod
     def from_pretrained(cls, folder, end):
-        """A tokenizer.json, read by the tokenizers library; no start token comes before a text."""
+        """A tokenizer.json, read by the tokenizers library; no start token comes before a text.
+        Raises ValueError where there is none, or where `end` is None, or where a text and its
+        answer have other ids apart than together."""
         path = Path(folder) / "tokenizer.json"
         if not path.exists() or end is None:
             raise ValueError(f"{folder} lacks tokenizer.json, or eos_token_id in its config.json")
@@ -174,8 +179,8 @@ class Tokenizer(NamedTuple):
         return tok
 
     def example(self, text, answer, wording=""):
-        """(ids before the answer, ids of the answer and the end). A soft prompt takes the place
-        of `wording`, whose ids stand alone: cut there, nothing changes."""
+        """The ids of wording and text, and those of the answer and the end. The wording is encoded
+        alone: without it the other ids stay the same, so a soft prompt can take its place."""
         question = self.encode(wording) + self.encode(f"\n{text} ->")
         return question, self.encode(f" {answer}") + [self.end]
 
@@ -205,7 +210,7 @@ class Settings:
     job: str = option("", "what to learn: library unless --data", "tune", list(JOBS))
     data: str = option("", "texts and answers: .tsv, .csv or .jsonl", "tune generate")
     valid: str = option("", "more of them; without, a fifth of --data", "tune")
-    answers: str = option("", "what may be answered, with commas between; else as --data", "tune")
+    answers: str = option("", "allowed answers, with commas between; else all in --data", "tune")
     method: str = option("prompt", "what to train", "tune", list(KINDS))
     length: int = option(16, "number of virtual tokens", "tune")
     init: str = option("vocab", "start: text, vocab, matched, normal or a saved prompt", "tune")
@@ -221,10 +226,10 @@ def say(text, end="\n", file=None):
     """Print over what is left of a line of progress."""
     print(text.ljust(79), end=end, file=file, flush=True)
 
-def progress(title, steps, total=None):
+def progress(title, steps):
     """Yield the steps; say on stderr what is going on, the share done and the time left. That is
     one line of a terminal, or in a file a line every ten seconds."""
-    total, start_time = len(steps) if total is None else total, time.time()
+    total, start_time = len(steps), time.time()
     said_time, (pause, end) = start_time, (0.2, "\r") if sys.stderr.isatty() else (10, "\n")
     try:
         for done, step in enumerate(steps):
@@ -240,6 +245,8 @@ def clock(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 def find_device(name):
+    """The type of a device, or with "auto" of the best that this machine has. Raises ValueError
+    where the device is not on it."""
     best = "mps" if torch.backends.mps.is_available() else "cpu"
     best = "cuda" if torch.cuda.is_available() else best
     try:
@@ -248,7 +255,8 @@ def find_device(name):
         raise ValueError(f"--device {name} is not on this machine, {best} is") from problem
 
 def load_base(settings):
-    """The frozen base and its tokenizer: a file of ours, or a Llama in Hugging Face's format."""
+    """The frozen base and its tokenizer: a file of ours, or a Llama in Hugging Face's format.
+    Raises ValueError for a file without a tokenizer, and for what could not be computed exactly."""
     path = settings.base or Path(__file__).with_name("tutorials") / "base.pt"
     device = find_device(settings.device)
     if str(path).endswith(".pt"):
@@ -265,7 +273,7 @@ def load_base(settings):
 # ------------------------------------------------------------------ scoring and training
 
 def learning_rate(method, share=0.1):
-    """AdamW's rate for whatever is trained; nothing else in this project decides it.
+    """The rate that AdamW has for each method, unless told otherwise.
 
     AdamW moves each number by about the rate in every step, however small the gradient is. So the
     rate of a prompt or a prefix is a share of the size of what it moves, which `sizes` measures: a
@@ -276,8 +284,8 @@ def learning_rate(method, share=0.1):
 
 def sizes(soft, model):
     """How big the numbers around each parameter are: the standard deviation of the embeddings for
-    a prompt, the root mean square of each layer's keys and values for a prefix (they differ by a
-    factor of forty from layer to layer, so one rate in absolute terms fits no layer); else 1."""
+    a prompt, the root mean square of each layer's keys and values for a prefix (values differ by a
+    factor of fifty between the layers of a real model: no absolute rate fits all); else 1."""
     if isinstance(soft, PromptTuning):
         return [model.model.embed_tokens.weight.detach().float().std()]
     if isinstance(soft, PrefixTuning):  # (L, 1, 1, 1) each
@@ -293,7 +301,7 @@ def rivals(answer, choices):
 def score(model, past, rows, arms=1, choices=()):
     """How well each arm answers: (5, A) sums over its rows. Nats of the answers; their tokens; how
     many answers are exactly right, and how many are where only `choices` (ids) may be answered,
-    both by greedy decoding; nats of that choice (0 without choices).
+    both by greedy decoding; nats of that choice. Without choices these two are all and 0.
 
     `rows` are (question, answer), as many for each arm, arm after arm; row a of `past` (None: no
     prompt) goes before those of arm a. Rows of like length go through the model together, so that
@@ -339,7 +347,7 @@ def objective(sums, each, choices=()):
 class Arm:
     """One run of an experiment: its soft prompt, what it trains on, and how."""
 
-    soft: nn.Module | None
+    soft: nn.Module | None  # what is trained: a soft prompt, the matrices of LoRA, or a model
     job: str
     lr: float = 0.0
     seed: int = 0
@@ -377,7 +385,7 @@ def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title
     # long as AdamW remembers them, all later steps are too small.
     optimizer = torch.optim.AdamW(groups, betas=(0.6, 0.9), weight_decay=0.0)
     learned = [p for group in groups for p in group["params"]]
-    units = [size for arm in arms for size in sizes(arm.soft, model)]
+    units = [unit for arm in arms for unit in sizes(arm.soft, model)]
     for step in progress(title, range(steps + 1)) if title else range(steps + 1):
         if watch(step, past) or step == steps:
             return
@@ -407,12 +415,12 @@ class Plan(NamedTuple):
     starts: tuple = tuple(STARTS)
     shares: tuple = (0.5, 1.5, 4.5)  # the rates that each start tries, see learning_rate
     share: float = 0.3  # the rate of what tries none
-    seeds: int = 5  # of the initialization experiment
+    start_seeds: int = 5  # of the initialization experiment
     start_length: int = 16
     lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
     rated: tuple = (1, 16, 100)  # lengths that try the rates; others take that of the nearest
     outside_lengths: tuple = (100,)
-    length_seeds: int = 2  # of everything else
+    seeds: int = 2  # of methods, lengths and distances
     fillers: tuple = (0, 32, 48, 64, 128, 192)  # tokens between prompt and text
     steps: int = 15
     new_steps: int = 64  # for a job that the base never practised
@@ -420,8 +428,8 @@ class Plan(NamedTuple):
     valid: int = 32  # sentences of the validation curves
     test: int = 240  # sentences of the final numbers; half as many to choose a length by
 
-QUICK = Plan("quick", outside=(), starts=("related", "vocab", "normal"), shares=(1.0,), seeds=1,
-             lengths=(1, 8, 64), rated=(), length_seeds=1, fillers=(0, 64, 128), steps=15,
+QUICK = Plan("quick", outside=(), starts=("related", "vocab", "normal"), shares=(1.0,),
+             start_seeds=1, lengths=(1, 8, 64), rated=(), seeds=1, fillers=(0, 64, 128), steps=15,
              new_steps=40, size=8, test=120)
 WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)  # validated steps
 
@@ -469,7 +477,7 @@ class Lab:
             sums = score(model or self.model, past, rows, len(arms)).T.tolist()
         measured = []
         for arm, (nats, tokens, right, *_) in zip(arms, sums):
-            numbers = sum(p.numel() for p in arm.soft.parameters()) if arm.soft else 0
+            numbers = sum(p.numel() for p in arm.soft.parameters()) if arm.lr else 0
             measured.append({"init": "", "length": 0, "pinned": "", **arm.facts, "job": arm.job,
                              "lr": arm.lr, "seed": arm.seed, "step": step, "split": split,
                              "loss": round(nats / tokens, 4), "parameters": numbers,
@@ -479,8 +487,8 @@ class Lab:
         return measured
 
     def run(self, title, arms, watch=(), model=None, past=None, tuning=False):
-        """Train the arms, all of one job, as one batch; return the rows of results. Where rates
-        are tuned, for half as long, and nobody reads the test."""
+        """Train the arms, all of one job, as one batch; return the rows of results. With `tuning`,
+        train half as long and measure nothing on the test sentences."""
         plan, model, measured, job = self.plan, model or self.model, [], arms[0].job
         steps, n = self.steps(job) // (2 if tuning else 1), plan.valid if watch else plan.test // 2
 
@@ -494,19 +502,20 @@ class Lab:
         fit(model, arms, train, steps, plan.size, each_step, past, title=f"{job}, {title}")
         return measured
 
-    def best_rates(self, job, method, choices, watch=()):
-        """{(start, length): the rate with the lowest validation loss}, on two seeds of their own:
-        at the end of half a training, or on the average of the steps in `watch`."""
+    def best_rates(self, job, method, starts, watch=()):
+        """{(start, length): the rate with the lowest validation loss} for each (start, length) in
+        `starts`, on two seeds of their own:
+        at the end of half a training, or averaged over the steps in `watch` and the end."""
         rates = [learning_rate(method, share) for share in self.plan.shares]
         if len(rates) == 1:
-            return dict.fromkeys(choices, rates[0])
+            return dict.fromkeys(starts, rates[0])
         arms = [self.arm("tuning", job, method, start, P, seed, lr)
-                for start, P in choices for lr in rates for seed in (1000, 1001)]
+                for start, P in starts for lr in rates for seed in (1000, 1001)]
         losses = defaultdict(list)
         for row in self.run(f"{method}: rates", arms, watch, tuning=True):
             losses[row["init"], row["length"], row["lr"]].append(row["loss"])
         return {(start, P): min(rates, key=lambda lr: mean(losses[start, P, lr]))
-                for start, P in choices}
+                for start, P in starts}
 
 def add_lora(model, rank=4):
     """LoRA (Hu et al. 2021, arXiv 2106.09685): every attention projection W of the model becomes
@@ -530,9 +539,10 @@ def compare_methods(lab, job):
         rows += lab.measure([arm], None, 0, "test", plan.test, text)
     common = commonest_answer(JOBS[job].pairs(lab.data["train"]))
     right = share_of(common, JOBS[job].pairs(lab.data["test"][: plan.test]))
-    rows.append({**rows[1], "method": "always", "init": common, "accuracy": round(right, 4)})
+    rows.append({**rows[1], "method": "always", "init": common, "loss": math.nan,
+                 "accuracy": round(right, 4)})
     for method in ("lora", "full"):
-        for seed in range(plan.length_seeds):
+        for seed in range(plan.seeds):
             torch.manual_seed(seed)
             model, facts = deepcopy(lab.model), dict(experiment="methods", method=method)
             weights = add_lora(model) if method == "lora" else model.requires_grad_(True)
@@ -541,7 +551,7 @@ def compare_methods(lab, job):
     if job in plan.outside:
         for method in KINDS:
             arms = [lab.arm("methods", job, method, "vocab", P, seed)
-                    for P in plan.outside_lengths for seed in range(plan.length_seeds)]
+                    for P in plan.outside_lengths for seed in range(plan.seeds)]
             rows += lab.run(method, arms)
     return rows
 
@@ -552,7 +562,7 @@ def compare_starts(lab, job):
     rates = lab.best_rates(job, "prompt", own, WATCH[2::3])
     arms = [lab.arm("initialization", job, "prompt", start, P, seed,
                     rates[STARTS[start].rate_of or start, P])
-            for start in plan.starts for seed in range(plan.seeds)]
+            for start in plan.starts for seed in range(plan.start_seeds)]
     return lab.run("initialization", arms, WATCH)
 
 def compare_lengths(lab, job):
@@ -567,7 +577,7 @@ def compare_lengths(lab, job):
             for pinned in (None, 0) if P >= window else (None,):
                 arms += [lab.arm("length", job, method, "vocab", P, seed,
                                  rates["vocab", nearest], pinned)
-                         for seed in range(plan.length_seeds)]
+                         for seed in range(plan.seeds)]
         rows += lab.run(f"{method}: length", arms)
     return rows
 
@@ -576,7 +586,7 @@ def compare_distances(lab, job):
     sliding out of the window."""
     plan, rows = lab.plan, []
     arms = [lab.arm("distance", job, "prompt", "related", plan.start_length, seed)
-            for seed in range(plan.length_seeds)]
+            for seed in range(plan.seeds)]
     lab.run("distance", arms)
 
     def right(text):
@@ -616,7 +626,7 @@ EXPERIMENTS = {"methods": compare_methods, "initialization": compare_starts,
                "length": compare_lengths, "distance": compare_distances}
 
 def main_job(settings):
-    """All experiments on all jobs of the plan; then table, pictures and prompts."""
+    """All experiments on all jobs of the plan, and prompts to keep; then tables and pictures."""
     start_time, (model, tok), out = time.time(), load_base(settings), Path(settings.out)
     plan = QUICK if settings.quick else Plan()
     out.mkdir(parents=True, exist_ok=True)
@@ -656,17 +666,17 @@ def rows_behind(model, tok, pairs, length=0, wording="", answers=()):
     longest = max(len(tok.encode(f" {a}")) for a in {*answers, *(a for _, a in pairs)})
     room = limit - length - longest  # for wording and text
     if room <= first:
-        raise ValueError(f"{length} virtual tokens, {first} of wording and {longest} of an answer "
-                         f"leave no room for a text in block_size={limit}")
+        raise ValueError(f"soft prompt and answer take {length + longest} positions, the wording "
+                         f"{first}: no room is left for a text in block_size={limit}")
     rows = [tok.example(text, answer, wording) for text, answer in pairs]
     if cut := sum(len(question) > room for question, _ in rows):
-        print(f"{cut} of {len(rows)} texts are longer than the context of {limit} tokens: their "
-              "beginnings are cut off", file=sys.stderr)
+        print(f"{cut} of {len(rows)} texts are longer than the {room - first} tokens that are left "
+              "for them: their beginnings are cut off", file=sys.stderr)
     return [(question[:first] + question[first:][first - room :], ids) for question, ids in rows]
 
 def few_answers(pairs, given=""):
-    """The different answers, where they are few enough to choose among, else none; or those that
-    are `given`, with commas between. Raises ValueError where these lack one that occurs."""
+    """The different answers, sorted, where they are at most 20, else none; or those that are
+    `given`, with commas between. Raises ValueError where these lack one that occurs."""
     occur = {answer for _, answer in pairs}
     answers = {answer.strip() for answer in given.split(",")} - {""} or occur
     if missing := sorted(occur - answers):
@@ -680,10 +690,18 @@ def ids_of(tok, answers):
 @torch.inference_mode()
 def judge(model, tok, past, rows, answers=()):
     """(loss in nats a token, share answered exactly, share right when choosing among `answers`),
-    by greedy decoding; to choose, the next token is taken from those that lead to an answer."""
+    by greedy decoding; to choose, the next token is taken from those that lead to an answer.
+    Without `answers` the third is 1."""
     sums = score(model, past, rows, 1, ids_of(tok, answers))[:, 0].tolist()
     nats, tokens, right, chosen, _ = sums
     return nats / tokens, right / len(rows), chosen / len(rows)
+
+@torch.inference_mode()
+def choose(model, tok, past, question, answers):
+    """The one of `answers` that `judge` takes as chosen, behind a past of one row."""
+    choices = ids_of(tok, answers)
+    sums = score(model, past, [(question, ids) for ids in choices], len(choices), choices)  # (5, A)
+    return answers[int(sums[3].argmax())]
 
 def compare(model, tok, pairs, commonest, answers, candidates):
     """Print how each candidate (name, past or None, wording) does on these pairs, below always
@@ -696,10 +714,11 @@ def compare(model, tok, pairs, commonest, answers, candidates):
         rows = rows_behind(model, tok, pairs, length, wording, answers)
         loss, exact, among = judge(model, tok, past, rows, answers)
         table.append((name, f"{loss:.3f}", f"{exact:.3f}", f"{among:.3f}"))
+        right = among if answers else exact
     width = max(len(line[0]) for line in table)
     for name, loss, exact, among in table:
         print(f"{name:{width}s}{loss:>14s}{exact:>8s}" + f"{among:>11s}" * bool(answers))
-    return float(among if answers else exact)
+    return right
 
 def starting_prompt(model, tok, settings):
     """The soft prompt that `tune` begins with: at one of the INITIALIZATIONS, or a saved one."""
@@ -716,7 +735,7 @@ def starting_prompt(model, tok, settings):
     embeddings = initial_embeddings(model, settings.length, settings.init, ids, generator)
     return KINDS[settings.method].start(model, embeddings)
 
-EVERY, PATIENCE = 20, 2  # steps between validations, and how many in a row may bring nothing
+EVERY, PATIENCE = 20, 2  # steps between validations; after so many without gain the rate falls
 
 def tune(settings):
     """Train one soft prompt on a job or on own data; what needs no training stands beside it.
@@ -782,7 +801,8 @@ def tune(settings):
 
 def generate(settings):
     """Answer a text without and with each soft prompt, in one batch over one base; or say how well
-    each does on a file of texts and answers."""
+    each does on a file of texts and answers. A prompt that `tune` trained on few answers chooses
+    among them."""
     if not settings.prompt or bool(settings.text.strip()) == bool(settings.data):
         raise ValueError('generate needs --prompt FILE..., and --text "..." or --data FILE')
     pairs = read_pairs(settings.data) if settings.data else [(settings.text.strip(), "")]
@@ -791,9 +811,11 @@ def generate(settings):
     softs = [PromptTuning(torch.empty(0, model.config.n_embd, device=model.device))]
     softs += [softprompt.load(path, model, fingerprint) for path in settings.prompt]
     names = ["without a prompt", *settings.prompt]
-    if settings.data:  # the answers that the prompts were trained on, if they know
-        known = [soft.facts["answers"] for soft in softs if "answers" in soft.facts]
-        answers = sorted({a for each in known for a in each}) if known else few_answers(pairs)
+    # The answers that the prompts were trained on, where they know; none where these were many.
+    known = [soft.facts["answers"] for soft in softs if "answers" in soft.facts]
+    answers = sorted({answer for each in known for answer in each})
+    if settings.data:
+        answers = answers if known else few_answers(pairs)
         commonest = [soft.facts["commonest"] for soft in softs if "commonest" in soft.facts]
         commonest += [commonest_answer(pairs)]
         with torch.inference_mode():
@@ -801,12 +823,14 @@ def generate(settings):
         compare(model, tok, pairs, commonest[0], answers, candidates)
         return
     longest, width = max(soft.length for soft in softs), max(map(len, names))
-    [(row, _)] = rows_behind(model, tok, pairs, longest + 16)
+    [(row, _)] = rows_behind(model, tok, pairs, longest + 16, "", answers)
     with torch.inference_mode():
-        answers = model.generate([row] * len(softs), 16, prefill(softs, model), stop=tok.end)
-    for name, soft, answer in zip(names, softs, answers):
-        text = " ".join(tok.decode(answer).split())
-        print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  {text}")
+        generated = model.generate([row] * len(softs), 16, prefill(softs, model), stop=tok.end)
+        for name, soft, ids in zip(names, softs, generated):
+            text = " ".join(tok.decode(ids).split())
+            if few := soft.facts.get("answers"):
+                text = choose(model, tok, soft.past(model), row, few)
+            print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  {text}")
 
 # ------------------------------------------------------------------ the command line
 
@@ -842,8 +866,8 @@ def guard(work, settings):
     except (ValueError, OSError) as problem:
         fail(problem)
     except KeyboardInterrupt:
-        print("\ninterrupted: started again, long work goes on where it was; tune has saved its "
-              "best so far, and goes on from there with --init FILE", file=sys.stderr)
+        print("\ninterrupted. The main job and pretrain.py go on when you start them again; tune "
+              "has saved its best prompt: go on with --init FILE", file=sys.stderr)
         sys.exit(130)
 
 def main(arguments=None):

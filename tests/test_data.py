@@ -18,7 +18,7 @@ from test_train import TOKENS, tiny, tok  # noqa: F401  (tok is a fixture)
 
 import train
 from softprompt import PromptTuning, initial_embeddings, load, save
-from train import Arm, draw_similar_rows, few_answers, fit, ids_of, judge, read_pairs, rivals
+from train import Arm, choose, draw_similar_rows, few_answers, fit, ids_of, judge, read_pairs, rivals
 from train import rows_behind, score
 
 WANT = [('say "hi", now', "yes"), ('"tab', "no"), ("naïve — 文字\u2028end", "7")]
@@ -42,11 +42,12 @@ def test_files_of_texts_and_answers(tmp_path, name, start, end):
     ("a.tsv", "x\ty\nz\n", "a.tsv:2: 1 fields, not 2: text, answer"),
     ("a.tsv", "x\ty\n\nx\ty\tz\n", "a.tsv:3: 3 fields"),
     ("a.csv", "text,answer,id\nx,y\n", "a.csv:2: 2 fields, not 3: text, answer, id"),
-    ("a.csv", 'x,y\n"open,y\nx,y\nx,y\n', "a.csv:.: unexpected end of data"),
+    ("a.csv", 'x,y\n"open,y\nx,y\nx,y\n', "a.csv:2: unexpected end of data"),
     ("a.csv", 'x,y\n"two\nlines"\n', "a.csv:3: 1 fields"),
     ("a.csv", "x,y\n ,y\n", "a.csv:2: the text or the answer is empty"),
     ("a.tsv", "x\ty\nx\t\n", "a.tsv:2: the text or the answer is empty"),
     ("a.jsonl", '{"text": "x", "answer": "y"}\n{"text": "x"}\n', "a.jsonl:2: .*empty or missing"),
+    ("a.jsonl", '{"text": "x", "answer": null}', "a.jsonl:1: .*empty or missing"),
     ("a.jsonl", "{'text'", "a.jsonl:1: Expecting property name"),
     ("a.jsonl", '["x", "y"]', "a.jsonl:1: "),
     ("a.tsv", b"x\ty\n\xe9\ty\n", "a.tsv:2: this is not UTF-8"),
@@ -97,6 +98,7 @@ def test_judge_is_greedy_decoding_and_the_likeliest_answer(tok):
                 ways = sorted({a[len(chosen)] for a in said if a[: len(chosen)] == chosen})
                 chosen.append(ways[logits[0, -1, ways].argmax()])
             right += chosen == answer
+            assert ids_of(tok, [choose(model, tok, past, question, answers)]) == [chosen]
         assert among == right / len(rows) > 0
 
 def test_the_choice_is_a_distribution_over_the_answers(tok):
@@ -205,6 +207,16 @@ def test_own_data_is_learned_saved_and_judged(world, capsys):
     train.main(["generate", "--base", "base.pt", "--prompt", "soft.pt", "--text", "plot " * 300])
     both = capsys.readouterr()
     assert "1 of 1 texts are longer" in both.err and "soft.pt" in both.out
+    save(PromptTuning(torch.randn(2, 16)), "random.pt", base_model(), answers=["class", "function"])
+    train.main(["generate", "--base", "base.pt", "--prompt", "random.pt", "--text", "A plot."])
+    assert capsys.readouterr().out.split()[-1] in ("class", "function")  # it chooses
+
+def test_a_prompt_that_learns_nothing_is_told(world, monkeypatch, capsys):
+    Path("valid.tsv").write_text("plot\tfunction\ngraph\tfunction\nmatrix\tclass")
+    for right, said in ((2 / 3, True), (1.0, False)):  # always 'function' has 2 / 3 right
+        monkeypatch.setattr(train, "judge", lambda *arguments: (1.0, right, right))
+        train.main([*COMMAND, "--steps", "1", "--valid", "valid.tsv"])
+        assert ("no better than always 'function'" in capsys.readouterr().out) == said
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 def test_killed_at_any_moment_it_leaves_a_prompt_to_go_on_from(world, method, capsys):

@@ -26,7 +26,7 @@ SHAPE = dict(vocab_size=330, block_size=128, n_hidden=48, rope_base=5000.0)
 def checkpoint(folder, dtype=torch.float32, **change):
     """A tiny random model of these fields in Hugging Face's format, and the tensors in it."""
     config = {**LLAMA, **change}
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tied = config["tie_word_embeddings"]
     model = make_model(**SHAPE, tie_embeddings=tied, head_dim=config.get("head_dim"))
     tensors = {name: p.to(dtype).contiguous() for name, p in model.state_dict().items()}
@@ -134,7 +134,7 @@ def tokenizer_json(folder, kind="bytes"):
                                   initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
     tokenizer.enable_truncation(4)  # as some are shipped
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -247,8 +247,8 @@ def test_under_a_window_peft_slides(tmp_path, kind):
 
 def test_the_readme_s_way_to_peft_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoint(tmp_path / "SmolLM2-135M")
-    model = GPT.from_pretrained("SmolLM2-135M")
+    checkpoint(Path("HuggingFaceTB/SmolLM2-135M"))
+    model = GPT.from_pretrained("HuggingFaceTB/SmolLM2-135M")
     save(soft_prompt(PrefixTuning, model), "urgent.pt", model)
     text = (Path(train.__file__).with_name("README.md")).read_text(encoding="utf-8")
     exec(text.split("```python\n")[2].split("```")[0], {})

@@ -164,8 +164,8 @@ def small_world(tok, tmp_path, monkeypatch):
         optimizer.step()
     model.save(tmp_path / "base.pt", tokenizer=[token.decode("latin-1") for token in TOKENS])
     monkeypatch.setattr(train, "load_data", lambda out: data)
-    plan = Plan(jobs=("kind",), starts=("related", "normal"), shares=(0.3, 1.0), seeds=2,
-                start_length=4, lengths=(1, 20), rated=(1,), length_seeds=2, fillers=(0, 20),
+    plan = Plan(jobs=("kind",), starts=("related", "normal"), shares=(0.3, 1.0), start_seeds=2,
+                start_length=4, lengths=(1, 20), rated=(1,), seeds=2, fillers=(0, 20),
                 steps=12, new_steps=12, size=4, valid=12, test=24)
     monkeypatch.setattr(train, "Plan", lambda: plan)
     return tmp_path
@@ -213,7 +213,7 @@ def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
 def test_a_start_is_one_entry_in_one_table(small_world, monkeypatch, capsys):
     monkeypatch.setitem(train.STARTS, "zeros", Start("night train", "#123456",
                                                      lambda lab, job: lab.tok.encode("night")))
-    plan = train.Plan()._replace(starts=("related", "zeros", "normal"), seeds=1, length_seeds=1)
+    plan = train.Plan()._replace(starts=("related", "zeros", "normal"), start_seeds=1, seeds=1)
     monkeypatch.setattr(train, "Plan", lambda: plan)
     train.main(["--base", str(small_world / "base.pt"), "--out", str(small_world / "out")])
     assert "night train" in capsys.readouterr().out
@@ -270,7 +270,7 @@ def test_tune_then_generate(small_world, capsys):
     (["tune", "--init", "zeros"], "zeros: no such file.*matched"),
     (["tune", "--init", "other.pt"], "other.pt was trained on the base .* this base is"),
     (["tune", "--init", "prompt.pt", "--method", "prefix"], "prompt.pt is a prompt: give --method"),
-    (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
+    (["tune", "--length", "256"], "soft prompt and answer take .*block_size=256"),
     (["tune", "--length", "x"], "--length.*'x'"), (["tune", "--init", "text"], "--init-text"),
     (["tune", "--init", "text", "--init-text", " "], "--init-text"),
     (["tune", "--steps", "0"], "--steps 0"), (["tune", "--length", "0"], "--length 0"),

@@ -1,7 +1,8 @@
 """out/results.csv and what it says: the threshold, the one-standard-error rule, tables, pictures.
 
 train.py writes the rows, and calls `report` and `draw`. Tables and pictures are worked out from the
-rows alone. `starts` is the table STARTS of train.py, which holds the starts' labels and colours.
+rows alone; only the pictures' titles are fixed, and tell what the full main job found. `starts` is
+the table STARTS of train.py, which holds the starts' labels and colours.
 """
 
 import csv
@@ -84,9 +85,9 @@ def best_wording(results, job):
     [test] = results.find(experiment="methods", job=job, method="wording", split="test", init=text)
     return text, test["accuracy"]
 
-def accuracy_of(results, job, method):
-    """The test accuracy of what needs no training: "none" or "always"."""
-    [row] = results.find(experiment="methods", job=job, method=method, split="test")
+def always_accuracy(results, job):
+    """The test accuracy of always giving the commonest answer."""
+    [row] = results.find(experiment="methods", job=job, method="always", split="test")
     return row["accuracy"]
 
 class Race(NamedTuple):
@@ -99,6 +100,7 @@ class Race(NamedTuple):
     ratios: dict  # start -> median steps / those of related text, and the ends of its 95 % interval
 
 def race(results, job):
+    """The Race of a job. A step counts where its loss was measured: at those in WATCH of train.py."""
     match = dict(experiment="initialization", job=job, split="valid")
     curves = {start: results.group("step", "loss", init=start, **match)
               for start in results.group("init", "loss", **match)}
@@ -189,7 +191,7 @@ def draw(results, out, starts):
                             "axes.spines.right": False, "figure.constrained_layout.use": True})
     raced = list(results.group("job", "step", experiment="initialization"))
     every = list(results.group("job", "step", experiment="methods"))
-    for name, jobs, rows, draw_job, title in (
+    for name, jobs, heights, draw_job, title in (
             ("initialization", raced, (3, 2), partial(draw_race, starts),
              "Where a prompt starts decides how soon it learns a job that the base never practised"),
             ("length", raced, (1, 1), draw_lengths,
@@ -198,8 +200,9 @@ def draw(results, out, starts):
              "On a job that is new to the base, a prompt does what no English wording does"),
             ("window", raced, (1.3,), draw_distances,
              "With other text between, a sliding prompt is lost and a pinned one is not")):
-        figure, axes = pyplot.subplots(len(rows), len(jobs), squeeze=False, height_ratios=rows,
-                                       figsize=(4.4 * len(jobs), 3.5 * len(rows)))
+        figure, axes = pyplot.subplots(len(heights), len(jobs), squeeze=False,
+                                       height_ratios=heights,
+                                       figsize=(4.4 * len(jobs), 3.5 * len(heights)))
         for column, job in zip(axes.T, jobs):
             draw_job(results, job, *column)
         figure.suptitle(title)
@@ -215,8 +218,9 @@ def draw_level(axis, y, text, colour="0.45"):
 
 def draw_baselines(results, job, axis):
     """What needs no training, in every picture of accuracies."""
-    draw_level(axis, best_wording(results, job)[1], "best English (by validation)", "#0072B2")
-    draw_level(axis, accuracy_of(results, job, "always"), "commonest answer")
+    draw_level(axis, best_wording(results, job)[1], "best English (by validation)",
+               METHODS["wording"][1])
+    draw_level(axis, always_accuracy(results, job), "commonest answer")
 
 def draw_accuracies(axis, accuracies, **look):
     """Points with their error bars, where there are any."""
@@ -297,7 +301,7 @@ def draw_distances(results, job, axis):
             match = dict(experiment="distance", job=job, method=method, pinned=pinned)
             draw_accuracies(axis, results.accuracies("filler", **match), fmt=style,
                             color=METHODS[method][1], label=f"{METHODS[method][0]}, {name}")
-    draw_level(axis, accuracy_of(results, job, "always"), "commonest answer")
+    draw_level(axis, always_accuracy(results, job), "commonest answer")
     draw_window(results, axis)
     axis.set(title=title_of(job), ylim=(0, 1.05), ylabel="test accuracy",
              xlabel="tokens of other text between prompt and question")

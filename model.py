@@ -125,8 +125,7 @@ def visible(q_pos, k_pos, pinned, window=None):
 
 def attention_mask(q_pos, k_pos, pinned, config, dtype):
     """The rule as `attention` takes it: None for plain causal attention, or (B, 1, G T, S) to be
-    added to the scores, or for a long text under a window a list of (queries, keys, mask), the
-    first two slices of slots (see `blocks`)."""
+    added to the scores, or under a window the (queries, keys, mask) of each of `blocks`."""
     (_, T), S, W = q_pos.shape, k_pos.shape[1], config.window
     if T == 0 or S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
         return None

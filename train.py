@@ -666,8 +666,8 @@ def rows_behind(model, tok, pairs, length=0, wording="", answers=()):
     longest = max(len(tok.encode(f" {a}")) for a in {*answers, *(a for _, a in pairs)})
     room = limit - length - longest  # for wording and text
     if room <= first:
-        raise ValueError(f"soft prompt and answer take {length + longest} positions, the wording "
-                         f"{first}: no room is left for a text in block_size={limit}")
+        raise ValueError(f"soft prompt and answer of {length + longest} tokens and {first} of "
+                         f"wording leave no room for a text in block_size={limit}")
     rows = [tok.example(text, answer, wording) for text, answer in pairs]
     if cut := sum(len(question) > room for question, _ in rows):
         print(f"{cut} of {len(rows)} texts are longer than the {room - first} tokens that are left "

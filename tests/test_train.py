@@ -270,7 +270,7 @@ def test_tune_then_generate(small_world, capsys):
     (["tune", "--init", "zeros"], "zeros: no such file.*matched"),
     (["tune", "--init", "other.pt"], "other.pt was trained on the base .* this base is"),
     (["tune", "--init", "prompt.pt", "--method", "prefix"], "prompt.pt is a prompt: give --method"),
-    (["tune", "--length", "256"], "soft prompt and answer take .*block_size=256"),
+    (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
     (["tune", "--length", "x"], "--length.*'x'"), (["tune", "--init", "text"], "--init-text"),
     (["tune", "--init", "text", "--init-text", " "], "--init-text"),
     (["tune", "--steps", "0"], "--steps 0"), (["tune", "--length", "0"], "--length 0"),

@@ -166,7 +166,11 @@ class Tokenizer(NamedTuple):
         path = Path(folder) / "tokenizer.json"
         if not path.exists() or end is None:
             raise ValueError(f"{folder} lacks tokenizer.json, or eos_token_id in its config.json")
-        encoding = needs("tokenizers").Tokenizer.from_file(str(path))
+        library = needs("tokenizers")
+        try:
+            encoding = library.Tokenizer.from_file(str(path))
+        except Exception as problem:  # the library has no kind of its own for a damaged file
+            raise ValueError(f"{path} cannot be read: {problem}") from problem
         encoding.encode_special_tokens = True  # as text
         encoding.no_truncation()
         encoding.no_padding()
@@ -203,7 +207,7 @@ def option(default, text, verbs, choices=None):
 class Settings:
     """Every option: its default, its help text, and the verbs that it belongs to."""
 
-    quick: bool = option(False, "fewer arms, one seed, one job: a first look", "main")
+    quick: bool = option(False, "fewer arms, one seed: a first look", "main")
     out: str = option("out", "folder for results, pictures, prompts", "main plot tune")
     device: str = option("auto", "cpu, cuda, mps or auto", "main tune generate")
     base: str = option("", "file, Llama folder or hub name", "main tune generate")
@@ -245,8 +249,7 @@ def clock(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 def find_device(name):
-    """The type of a device, or with "auto" of the best that this machine has. Raises ValueError
-    where the device is not on it."""
+    """The type of a device, or of the best with "auto"; ValueError if this machine has none."""
     best = "mps" if torch.backends.mps.is_available() else "cpu"
     best = "cuda" if torch.cuda.is_available() else best
     try:
@@ -800,9 +803,8 @@ def tune(settings):
         print(f"It is no better than always {commonest!r}: nothing was learned")
 
 def generate(settings):
-    """Answer a text without and with each soft prompt, in one batch over one base; or say how well
-    each does on a file of texts and answers. A prompt that `tune` trained on few answers chooses
-    among them."""
+    """Answer a text without and with each soft prompt (one that knows its answers chooses), or say
+    how well each does on a file of texts and answers."""
     if not settings.prompt or bool(settings.text.strip()) == bool(settings.data):
         raise ValueError('generate needs --prompt FILE..., and --text "..." or --data FILE')
     pairs = read_pairs(settings.data) if settings.data else [(settings.text.strip(), "")]
@@ -856,7 +858,7 @@ def parse(arguments):
     return verb, Settings(**given)
 
 def fail(message):
-    print(f"error: {message}", file=sys.stderr)
+    print("error:", *str(message).split(), file=sys.stderr)  # one line, whatever a library says
     sys.exit(2)
 
 def guard(work, settings):

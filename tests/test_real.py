@@ -158,6 +158,9 @@ def test_tokenizers_that_would_give_other_ids_are_refused(tmp_path, monkeypatch)
         Tokenizer.from_pretrained(folder, end=0)
     with pytest.raises(ValueError, match="eos_token_id"):
         Tokenizer.from_pretrained(folder, end=None)
+    (folder / "tokenizer.json").write_text("{'damaged'")
+    with pytest.raises(ValueError, match="tokenizer.json cannot be read"):
+        Tokenizer.from_pretrained(folder, end=0)
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     with pytest.raises(ValueError, match="pip install tokenizers"):
         Tokenizer.from_pretrained(folder, end=0)

@@ -506,9 +506,8 @@ class Lab:
         return measured
 
     def best_rates(self, job, method, starts, watch=()):
-        """{(start, length): the rate with the lowest validation loss} for each (start, length) in
-        `starts`, on two seeds of their own:
-        at the end of half a training, or averaged over the steps in `watch` and the end."""
+        """{(start, length) in `starts`: the rate with the lowest validation loss}, on two seeds of
+        their own: at the end of half a training, or averaged over the steps in `watch` and it."""
         rates = [learning_rate(method, share) for share in self.plan.shares]
         if len(rates) == 1:
             return dict.fromkeys(starts, rates[0])
@@ -827,11 +826,12 @@ def generate(settings):
     longest, width = max(soft.length for soft in softs), max(map(len, names))
     [(row, _)] = rows_behind(model, tok, pairs, longest + 16, "", answers)
     with torch.inference_mode():
-        generated = model.generate([row] * len(softs), 16, prefill(softs, model), stop=tok.end)
-        for name, soft, ids in zip(names, softs, generated):
-            text = " ".join(tok.decode(ids).split())
+        past = prefill(softs, model)  # a row for each prompt
+        generated = model.generate([row] * len(softs), 16, past, stop=tok.end)
+        for i, (name, soft) in enumerate(zip(names, softs)):
+            text = " ".join(tok.decode(generated[i]).split())
             if few := soft.facts.get("answers"):
-                text = choose(model, tok, soft.past(model), row, few)
+                text = choose(model, tok, past.rows(torch.tensor([i])), row, few)
             print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  {text}")
 
 # ------------------------------------------------------------------ the command line

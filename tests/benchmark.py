@@ -332,7 +332,9 @@ def tasks(add, settings):
         add(f"{name} bag of words", bag.score(words.transform([t for t, _ in test]),
                                               [a for _, a in test]), "logistic regression")
 
-        def tell(what, soft, seconds, few=few_answers(learn)):
+        few = few_answers(learn)
+
+        def tell(what, soft, seconds):
             with torch.no_grad():
                 found = judge(model, tok, soft.past(model),
                               rows_behind(model, tok, test, soft.length, "", few), few)

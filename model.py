@@ -19,21 +19,28 @@ through the model, or a learned prefix as it is. Module names are those of Llama
 """
 
 import hashlib
-import importlib
 import io
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+
+class InputError(ValueError):
+    """Something from outside cannot be used. The message is one line: value, place and fix."""
+
+
+# ------------------------------------------------------------------ the shape of the model
+
+
 @dataclass
 class GPTConfig:
-    """The shape of the model. Raises ValueError, with the value and the fix, for one that fails."""
+    """The shape of the model. Raises InputError, with the value and the fix, for one that fails."""
 
     vocab_size: int
     block_size: int  # the most positions a row may have, virtual tokens included
@@ -49,19 +56,41 @@ class GPTConfig:
     tie_embeddings: bool = True
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if value is not None and name != "tie_embeddings" and value <= 0:
-                raise ValueError(f"{name}={value}: give a number above 0")
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if value is not None and part.type is not bool:
+                kind = float if part.type is float else int
+                setattr(self, part.name, number_above_zero(part.name, value, kind))
         C, H = self.n_embd, self.n_head
-        self.n_kv_head = self.n_kv_head or H
-        self.n_hidden = self.n_hidden or math.ceil(8 * C / 96) * 32
-        if self.head_dim is None and C % H:
-            raise ValueError(f"n_embd={C} is not a multiple of n_head={H}: set head_dim as well")
-        self.head_dim = self.head_dim or C // H
+        if self.n_kv_head is None:
+            self.n_kv_head = H
+        if self.n_hidden is None:
+            self.n_hidden = math.ceil(8 * C / 3 / 32) * 32
+        if self.head_dim is None:
+            if C % H:
+                raise InputError(f"n_embd={C} is not a multiple of n_head={H}: set head_dim too")
+            self.head_dim = C // H
         if self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim}: rotary positions need an even number")
+            raise InputError(f"head_dim={self.head_dim}: rotary positions need an even number")
         if H % self.n_kv_head:
-            raise ValueError(f"n_head={H} is not a multiple of n_kv_head={self.n_kv_head}")
+            raise InputError(f"n_head={H} is not a multiple of n_kv_head={self.n_kv_head}")
+
+
+def number_above_zero(name, value, kind):
+    """The value as `kind`, so that 5000 and 5000.0 are one; InputError where it is none above 0."""
+    try:
+        number = kind(value)
+        right = number == value and 0 < number < math.inf
+    except (TypeError, ValueError, OverflowError):
+        right = False
+    if not right:
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(f"{name}={value!r}: give {what} above 0")
+    return number
+
+
+# ------------------------------------------------------------------ what a text sees
+
 
 @dataclass
 class Past:
@@ -69,19 +98,17 @@ class Past:
 
     keys[l], values[l]  (B, Hkv, S, D), keys rotated to their positions
     positions           (B, S), -1 where a slot is empty; the others count up from 0 in each row
-    pinned              (B,) or an int: so many leading positions stay visible whatever the window
-    room                so many slots at the end are empty, to be written in place (see `reserve`)
+    pinned              (B,): so many leading positions stay visible whatever the window
     """
 
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     positions: torch.Tensor
-    pinned: torch.Tensor | int = 0
-    room: int = 0
+    pinned: torch.Tensor | int = 0  # a number is the same for all rows
 
     def __post_init__(self):
-        if not torch.is_tensor(self.pinned):
-            self.pinned = self.positions.new_full((len(self.positions),), self.pinned)  # (B,)
+        pinned = torch.as_tensor(self.pinned, device=self.positions.device)
+        self.pinned = pinned.expand(len(self.positions))  # (B,)
 
     @property
     def length(self) -> torch.Tensor:
@@ -91,121 +118,76 @@ class Past:
     def rows(self, index) -> "Past":
         """The rows that the int tensor `index` (B,) names, repeats allowed: a Past of B rows."""
         positions = self.positions[index]  # (B, S)
-        used = (positions >= 0).any(0).nonzero()[:, 0]  # (S,): what is empty in all rows falls away
-        keys, values = ([x[index][:, :, used] for x in s] for s in (self.keys, self.values))
-        return Past(keys, values, positions[:, used], self.pinned[index])
+        used = (positions >= 0).any(0).nonzero()  # (slots in use, 1)
+        end = int(used.max()) + 1 if len(used) else 0  # empty slots at the end fall away
+        keys = [layer.index_select(0, index)[:, :, :end] for layer in self.keys]
+        values = [layer.index_select(0, index)[:, :, :end] for layer in self.values]
+        return Past(keys, values, positions[:, :end], self.pinned[index])
 
     def expand(self, B: int) -> "Past":
-        """One row shown B times without a copy; B rows as they are; else ValueError."""
+        """One row shown B times without a copy; B rows as they are; else InputError."""
         if len(self.positions) not in (1, B):
-            raise ValueError(f"a past of {len(self.positions)} rows before {B} rows of text")
-        keys, values = ([x.expand(B, -1, -1, -1) for x in s] for s in (self.keys, self.values))
-        return Past(keys, values, self.positions.expand(B, -1), self.pinned.expand(B), self.room)
+            raise InputError(f"a past of {len(self.positions)} rows before {B} rows of text")
+        keys = [layer.expand(B, -1, -1, -1) for layer in self.keys]  # (B, Hkv, S, D) each
+        values = [layer.expand(B, -1, -1, -1) for layer in self.values]  # (B, Hkv, S, D) each
+        return Past(keys, values, self.positions.expand(B, -1), self.pinned.expand(B))
 
-    def reserve(self, room: int) -> "Past":
-        """A copy with empty slots at the end, where calls that add a token at a time write."""
-        keys, values = ([F.pad(x, (0, 0, 0, room)) for x in s] for s in (self.keys, self.values))
-        positions = F.pad(self.positions, (0, room), value=-1)  # (B, S + room)
-        return Past(keys, values, positions, self.pinned, room)
-
-def join(old, new, dim, room):
-    """`new` behind `old` along dim: a copy, or written into the last `room` slots where it fits."""
-    if room < new.shape[dim]:
-        return torch.cat((old, new), dim)
-    old.narrow(dim, old.shape[dim] - room, new.shape[dim]).copy_(new)
-    return old
 
 def visible(q_pos, k_pos, pinned, window=None):
     """The one rule: q_pos (B, T), k_pos (B, S), pinned (B,) -> (B, T, S), True where seen."""
-    q, k = q_pos[:, :, None], k_pos[:, None, :]  # (B, T, 1), (B, 1, S)
+    q = q_pos[:, :, None]  # (B, T, 1)
+    k = k_pos[:, None, :]  # (B, 1, S)
     seen = (k >= 0) & (k <= q)  # (B, T, S)
     if window is not None:
-        seen &= (k > q - window) | (k < pinned[:, None, None])
+        near = k > q - window  # (B, T, S)
+        held = k < pinned[:, None, None]  # (B, 1, S)
+        seen = seen & (near | held)  # (B, T, S)
     return seen
 
-def attention_mask(q_pos, k_pos, pinned, config, dtype):
-    """The rule as `attention` takes it: None for plain causal attention, or (B, 1, G T, S) to be
-    added to the scores, or under a window the (queries, keys, mask) of each of `blocks`."""
-    (_, T), S, W = q_pos.shape, k_pos.shape[1], config.window
-    if T == 0 or S == T and (W is None or T <= W) and bool((k_pos >= 0).all()):
-        return None
 
-    def mask(q_pos, k_pos):
-        # An empty slot has nothing to see, and a softmax over nothing is NaN. So it sees
-        # everything: that is finite, and as nobody attends to it or scores it, it changes nothing.
-        seen = visible(q_pos, k_pos, pinned, W) | (q_pos < 0)[:, :, None]  # (B, T, S)
-        zeros = torch.zeros(seen.shape, dtype=dtype, device=seen.device)  # (B, T, S)
-        group = config.n_head // config.n_kv_head
-        return zeros.masked_fill(~seen, -torch.inf).repeat(1, group, 1)[:, None]  # (B, 1, G T, S)
+def attention_mask(q_pos, k_pos, pinned, window, dtype):
+    """What is added to the scores, (B, 1, T, S): 0 where a key is seen, else minus infinity."""
+    seen = visible(q_pos, k_pos, pinned, window)  # (B, T, S)
+    # An empty slot has nothing to see, and a softmax over nothing is NaN. So it sees everything:
+    # that is finite, and as nobody attends to it or scores it, it changes nothing.
+    seen = seen | (q_pos < 0)[:, :, None]  # (B, T, S)
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)  # (B, T, S)
+    return mask.masked_fill(~seen, -torch.inf)[:, None]  # (B, 1, T, S)
 
-    if W is None or T <= W // 2 or S <= 2 * (int(pinned.max()) + W + min(W, T)):
-        return mask(q_pos, k_pos)
-    return [(queries, keys, mask(q_pos[:, queries], k_pos[:, keys]))
-            for queries, keys in blocks(q_pos, k_pos, pinned, W)]
 
-def attention(q, k, v, mask=None):
+def attention(q, k, v, mask):
     """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) -> (B, H, T, D).
 
-    Query heads j G to j G + G - 1 share key/value head j. With these G heads laid one after
-    another along T it is an ordinary attention with Hkv heads: no key or value is copied."""
-    (B, H, T, D), Hkv = q.shape, k.shape[1]
-    if T == 0:
-        return q
-    if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=H != Hkv)
-    if isinstance(mask, list):
-        parts = [attention(q[:, :, queries], k[:, :, keys], v[:, :, keys], part)
-                 for queries, keys, part in mask]
-        return torch.cat(parts, 2)  # (B, H, T, D)
-    q = q.reshape(B, Hkv, H // Hkv * T, D)  # (B, Hkv, G T, D)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, Hkv, G T, D)
-    return out.reshape(B, H, T, D)
+    Grouped-query attention: query heads j G to j G + G - 1 share key/value head j.
+    """
+    G = q.shape[1] // k.shape[1]
+    k = k.repeat_interleave(G, 1)  # (B, H, S, D)
+    v = v.repeat_interleave(G, 1)  # (B, H, S, D)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, D)
+
+
+def rotary_angles(positions, config):
+    """How far each pair of numbers is turned at each position (B, T): angles (B, 1, T, D/2).
+
+    In float32 and made anew in each call: in half precision, far positions would blur together.
+    """
+    pairs = torch.arange(config.head_dim // 2, device=positions.device)  # (D/2,)
+    speeds = config.rope_base ** (-2 * pairs / config.head_dim)  # (D/2,)
+    return positions[:, None, :, None] * speeds  # (B, 1, T, D/2)
+
 
 def rotate(x, cos, sin):
     """Turn each pair (x_i, x_{i + D/2}) by its angle: x (B, H, T, D), cos, sin (B, 1, T, D/2)."""
     a, b = x.chunk(2, -1)  # (B, H, T, D/2) twice
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)  # (B, H, T, D)
 
-# ------------------------------------------------------------------ speed: a first reader skips it
 
-def blocks(q_pos, k_pos, pinned, window):
-    """Cut T queries into blocks: [(the queries' slots, the key slots that one of them may see)].
+# ------------------------------------------------------------------ the model
 
-    A window as a mask over all keys saves nothing: T * S scores are computed and most thrown away.
-    But W queries need no more than the pinned keys and the 2 W - 1 up to their own end. So a long
-    text is done block by block, and the cost grows linearly in T."""
-    order = k_pos.cummax(1).values  # (B, S): no longer -1 where a slot is empty, so it is sorted
-
-    def slot_of(position):  # of each row, (B,) -> (B,)
-        return torch.searchsorted(order, position[:, None])[:, 0]
-
-    n_pinned = int((slot_of(pinned - 1) + (pinned > 0)).max())
-    parts = []
-    for queries in torch.arange(q_pos.shape[1], device=q_pos.device).split(window):
-        asked = q_pos[:, queries]  # (B, up to W)
-        first = asked.masked_fill(asked < 0, k_pos.shape[1]).amin(1)  # (B,)
-        end = int(slot_of(asked.amax(1)).max()) + 1
-        start = min(int(slot_of(first - window + 1).min()), end - 1)
-        keys = torch.arange(end, device=q_pos.device)  # (end,)
-        parts.append((queries, keys[(keys < n_pinned) | (keys >= start)]))
-    return parts
-
-def linear(x, weight):
-    """x W^T: x (..., in), W (out, in) -> (..., out). With few rows nearly all the time is W's way
-    from memory, and on a CPU one core does it alone. As a batch of N slabs of W, every core reads
-    its own: up to three times as fast."""
-    n, out, N = x.numel() // x.shape[-1], len(weight), torch.get_num_threads()
-    if x.device.type != "cpu" or not 0 < n <= 16 or out % N or weight.numel() <= 2**18:
-        return F.linear(x, weight)  # (..., out)
-    slabs = weight.view(N, out // N, -1)  # (N, out / N, in)
-    columns = x.reshape(n, -1).T.expand(N, -1, -1)  # (N, in, n)
-    return torch.bmm(slabs, columns).view(out, n).T.reshape(*x.shape[:-1], out)  # (..., out)
-
-class Linear(nn.Linear):
-    def forward(self, x):
-        return linear(x, self.weight)  # (..., out)
 
 class Attention(nn.Module):
+    """Grouped-query attention over the past and the text itself."""
+
     def __init__(self, config):
         super().__init__()
         C, H, Hkv, D = config.n_embd, config.n_head, config.n_kv_head, config.head_dim
@@ -218,17 +200,22 @@ class Attention(nn.Module):
     def heads(self, x):
         return x.unflatten(2, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, T, D)
 
-    def keys_values(self, x, rotary):
+    def keys_values(self, x, cos, sin):
         """x (B, T, C) -> keys, rotated, and values, (B, Hkv, T, D) each."""
-        return rotate(self.heads(self.k_proj(x)), *rotary), self.heads(self.v_proj(x))
+        k = rotate(self.heads(self.k_proj(x)), cos, sin)  # (B, Hkv, T, D)
+        v = self.heads(self.v_proj(x))  # (B, Hkv, T, D)
+        return k, v
 
-    def forward(self, x, k, v, rotary, mask):
+    def forward(self, x, k, v, cos, sin, mask):
         """What the queries of x (B, T, C) read from k and v (B, Hkv, S, D) -> (B, T, C)."""
-        q = rotate(self.heads(self.q_proj(x)), *rotary)  # (B, H, T, D)
+        q = rotate(self.heads(self.q_proj(x)), cos, sin)  # (B, H, T, D)
         out = attention(q, k, v, mask)  # (B, H, T, D)
         return self.o_proj(out.transpose(1, 2).flatten(2))  # (B, T, C)
 
+
 class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
+
     def __init__(self, config):
         super().__init__()
         self.gate_proj = Linear(config.n_embd, config.n_hidden, bias=False)
@@ -238,6 +225,7 @@ class MLP(nn.Module):
     def forward(self, x):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # (B, T, C)
 
+
 class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -246,70 +234,97 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x, rotary, mask, past_keys, past_values, room, first):
-        """x (B, T, C) -> (B, T - first, C), and this layer's keys and values (B, Hkv, S, D)."""
+    def forward(self, x, past_k, past_v, cos, sin, mask, first=0):
+        """x (B, T, C) -> its states from slot `first` on, (B, T - first, C), and all keys and
+        values so far, (B, Hkv, S, D) each."""
         h = self.input_layernorm(x)  # (B, T, C)
-        k, v = self.self_attn.keys_values(h, rotary)  # (B, Hkv, T, D) each
-        k, v = join(past_keys, k, 2, room), join(past_values, v, 2, room)  # (B, Hkv, S, D) each
+        k, v = self.self_attn.keys_values(h, cos, sin)  # (B, Hkv, T, D) each
+        k = torch.cat((past_k, k), 2)  # (B, Hkv, S, D)
+        v = torch.cat((past_v, v), 2)  # (B, Hkv, S, D)
         x, h = x[:, first:], h[:, first:]  # (B, T - first, C) each
-        x = x + self.self_attn(h, k, v, [angles[:, :, first:] for angles in rotary], mask)
-        return x + self.mlp(self.post_attention_layernorm(x)), k, v
+        cos, sin, mask = cos[:, :, first:], sin[:, :, first:], mask[:, :, first:]
+        x = x + self.self_attn(h, k, v, cos, sin, mask)  # (B, T - first, C)
+        x = x + self.mlp(self.post_attention_layernorm(x))  # (B, T - first, C)
+        return x, k, v
+
 
 class GPT(nn.Module):
+    """The whole model. `facts` are plain values that are saved with the weights."""
+
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
-        self.facts = {}  # plain values saved with the weights: the tokenizer, how it was trained
-        self.model = nn.ModuleDict({
-            "embed_tokens": nn.Embedding(config.vocab_size, config.n_embd),
-            "layers": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
-            "norm": nn.RMSNorm(config.n_embd, config.norm_eps)})
+        self.facts = {}
+        self.model = nn.ModuleDict(
+            {
+                "embed_tokens": nn.Embedding(config.vocab_size, config.n_embd),
+                "layers": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+                "norm": nn.RMSNorm(config.n_embd, config.norm_eps),
+            }
+        )
         if not config.tie_embeddings:
             self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         for name, p in self.named_parameters():
-            if p.dim() == 2:  # what is added to the residual stream starts smaller, as in GPT-2
-                added = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(p, std=0.02 / (2 * config.n_layer) ** 0.5 if added else 0.02)
+            if p.dim() == 2:
+                std = 0.02
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    std = (
+                        std / (2 * config.n_layer) ** 0.5
+                    )  # is added up over the layers, as in GPT-2
+                nn.init.normal_(p, std=std)
 
     @property
     def device(self):
         return self.model.embed_tokens.weight.device
 
+    @property
+    def dtype(self):
+        return self.model.embed_tokens.weight.dtype
+
     def empty_past(self, B=1, pinned=0) -> Past:
-        """A Past of B rows without slots: what comes before the first token."""
-        config, table = self.config, self.model.embed_tokens.weight
-        none = [table.new_empty(B, config.n_kv_head, 0, config.head_dim)] * config.n_layer
-        return Past(none, none, torch.empty(B, 0, dtype=torch.long, device=table.device), pinned)
+        """A Past of B rows without slots: what comes before the first token. `pinned`, a number or
+        (B,), leading positions will stay visible."""
+        shape = (B, self.config.n_kv_head, 0, self.config.head_dim)
+        nothing = [torch.empty(shape, dtype=self.dtype, device=self.device)] * self.config.n_layer
+        positions = torch.empty(B, 0, dtype=torch.long, device=self.device)  # (B, 0)
+        return Past(nothing, nothing, positions, pinned)
 
     def hidden(self, idx=None, past=None, *, embeds=None, first=0):
-        """The last layer's states from slot `first` on, (B, T - first, C), and the past with all T
-        slots added. Before `first` the last layer computes keys and values only."""
+        """As `forward`, but in place of the logits the last layer's states from slot `first` on,
+        (B, T - first, C). Where only the last slots are read, that saves a tenth of the time."""
         if embeds is None:
             embeds = self.model.embed_tokens(idx.clamp(min=0))  # (B, T, C)
-        (B, T, _), config, device = embeds.shape, self.config, embeds.device
-        real = torch.ones(B, T, device=device) if idx is None else idx >= 0  # (B, T)
-        past = self.empty_past(B) if past is None else past.expand(B)
-        q_pos = real.cumsum(1).long() - 1 + past.length[:, None]  # (B, T)
-        q_pos = q_pos.masked_fill(real == 0, -1)
-        k_pos, limit = join(past.positions, q_pos, 1, past.room), config.block_size  # (B, S)
-        if k_pos.shape[1] > limit and int(k_pos.max()) >= limit:  # look only where it can happen
-            raise ValueError(f"{int(k_pos.max()) + 1} positions do not fit into block_size={limit}:"
-                             " shorten the text or the soft prompt")
-        # Angles in float32 and made anew: in half precision, far positions would blur together.
-        pairs = torch.arange(config.head_dim // 2, device=device)  # (D/2,)
-        angles = config.rope_base ** (-2 * pairs / config.head_dim)  # (D/2,)
-        angles = q_pos[:, None, :, None] * angles  # (B, 1, T, D/2)
-        rotary = angles.cos().to(embeds.dtype), angles.sin().to(embeds.dtype)
-        mask = attention_mask(q_pos, k_pos, past.pinned, config, embeds.dtype)
-        h, states, skip = embeds, [], 0
+        B, T, _ = embeds.shape
+        if idx is None:
+            idx = torch.zeros(B, T, dtype=torch.long, device=embeds.device)  # (B, T), all real
+        past = (past or self.empty_past()).expand(B)
+
+        real = idx >= 0  # (B, T)
+        q_pos = past.length[:, None] + real.cumsum(1) - 1  # (B, T)
+        q_pos = q_pos.masked_fill(~real, -1)  # (B, T)
+        k_pos = torch.cat((past.positions, q_pos), 1)  # (B, S)
+        self.check_room(k_pos)
+        angles = rotary_angles(q_pos, self.config)  # (B, 1, T, D/2)
+        cos, sin = angles.cos().to(embeds.dtype), angles.sin().to(embeds.dtype)  # (B, 1, T, D/2)
+        mask = attention_mask(q_pos, k_pos, past.pinned, self.config.window, embeds.dtype)
+
+        x, keys, values = embeds, [], []
         for i, block in enumerate(self.model.layers):
-            if first and i + 1 == config.n_layer:
-                skip = first
-                mask = attention_mask(q_pos[:, first:], k_pos, past.pinned, config, embeds.dtype)
-            h, *state = block(h, rotary, mask, past.keys[i], past.values[i], past.room, skip)
-            states.append(state)
-        keys, values = map(list, zip(*states))
-        return self.model.norm(h), Past(keys, values, k_pos, past.pinned, max(past.room - T, 0))
+            is_last = i == self.config.n_layer - 1
+            skipped = first if is_last else 0
+            x, k, v = block(x, past.keys[i], past.values[i], cos, sin, mask, skipped)
+            keys.append(k)  # (B, Hkv, S, D)
+            values.append(v)  # (B, Hkv, S, D)
+        return self.model.norm(x), Past(keys, values, k_pos, past.pinned)
+
+    def check_room(self, k_pos):
+        """InputError where a position (B, S) lies beyond block_size."""
+        limit = self.config.block_size
+        if k_pos.shape[1] > limit and int(k_pos.max()) >= limit:  # empty slots take no position
+            raise InputError(
+                f"{int(k_pos.max()) + 1} positions do not fit into block_size={limit}: "
+                "shorten the text or the soft prompt"
+            )
 
     def unembed(self, h):
         """Hidden states (..., C) -> logits (..., V)."""
@@ -318,63 +333,79 @@ class GPT(nn.Module):
 
     def forward(self, idx=None, past=None, *, embeds=None):
         """idx (B, T), -1 in empty slots -> logits (B, T, V), and the past with these slots added.
+
         `embeds` (B, T, C) take the place of the ids' embeddings; `idx` then only says which slots
         are empty, and may be left out. `past` has B rows, or one that all rows share. Raises
-        ValueError where the positions do not fit into block_size."""
-        h, past = self.hidden(idx, past, embeds=embeds)
+        InputError where the positions do not fit into block_size.
+        """
+        h, past = self.hidden(idx, past, embeds=embeds)  # (B, T, C)
         return self.unembed(h), past
 
     def scored(self, idx, targets, past=None):
         """The logits where targets >= 0, (n, V), in the order of targets[targets >= 0].
-        The vocabulary is the widest layer of a small model, and few positions are scored."""
+
+        The vocabulary is the widest layer of a small model, and few positions are scored.
+        """
         first = int((targets >= 0).any(0).int().argmax())
         h, _ = self.hidden(idx, past, first=first)  # (B, T - first, C)
         return self.unembed(h[targets[:, first:] >= 0])  # (n, V)
 
     def loss(self, idx, targets, past=None):
         """Mean cross-entropy in nats where targets >= 0; targets[b, t] follows idx[b, t]."""
-        return F.cross_entropy(self.scored(idx, targets, past).float(), targets[targets >= 0])
+        logits = self.scored(idx, targets, past).float()  # (n, V)
+        return F.cross_entropy(logits, targets[targets >= 0])
 
     @torch.inference_mode()
-    def generate(self, rows, max_new_tokens, past=None, temperature=0.0, top_k=None, stop=None,
-                 generator=None) -> list[list[int]]:
-        """Continue rows of ids of any lengths: the new ids of each, up to `stop` and without it.
-        temperature 0 is greedy; otherwise ids are drawn from softmax(logits / temperature), from
-        the `top_k` likeliest where that is given, by `generator` (on the model's device).
-        Raises ValueError for an empty row, or where block_size is too small for one."""
-        if min(map(len, rows)) == 0:
-            raise ValueError("generate continues rows of at least one id each")
-        T, past = max(map(len, rows)), (past or self.empty_past()).expand(len(rows))
+    def generate(
+        self,
+        rows,
+        max_new_tokens,
+        past=None,
+        temperature=0.0,
+        top_k=None,
+        stop=None,
+        generator=None,
+    ) -> list[list[int]]:
+        """Continue rows of ids of any lengths: the new ids of each, without the one that ends it.
+
+        `stop` is the id that ends a row, or several. `temperature`, `top_k` and `generator` as in
+        `choose_next`. Raises InputError for an empty row, or where block_size is too small.
+        """
+        if not rows or min(map(len, rows)) == 0:
+            raise InputError("generate continues rows of at least one id each")
+        past = (past or self.empty_past()).expand(len(rows))
         for P, row in zip(past.length.tolist(), rows):
             if P + len(row) + max_new_tokens > self.config.block_size:
-                raise ValueError(f"{P} virtual tokens + {len(row)} of text + {max_new_tokens} new "
-                                 f"do not fit into block_size={self.config.block_size}")
+                raise InputError(
+                    f"{P} virtual tokens + {len(row)} of text + {max_new_tokens} new do not fit "
+                    f"into block_size={self.config.block_size}"
+                )
+        if stop is None:
+            stop = []
+        stops = torch.as_tensor(stop, dtype=torch.long, device=self.device).reshape(-1)  # (n,)
         # Empty slots on the left, so that the last column holds every row's last token.
+        T = max(map(len, rows))
         idx = torch.tensor([[-1] * (T - len(row)) + list(row) for row in rows], device=self.device)
-        done, new = torch.zeros_like(idx[:, 0], dtype=torch.bool), []  # (B,)
-        while len(new) < max_new_tokens and not done.all():
+        done = torch.zeros(len(rows), dtype=torch.bool, device=self.device)  # (B,)
+        new = [[] for _ in rows]
+        for _ in range(max_new_tokens):
             h, past = self.hidden(idx, past, first=idx.shape[1] - 1)  # (B, 1, C)
-            if past.room == 0 and len(new) + 1 < max_new_tokens:
-                past = past.reserve(min(64, max_new_tokens - len(new)))
-            logits = self.unembed(h[:, -1]).float()  # (B, V)
-            if top_k is not None:
-                least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]  # (B, 1)
-                logits = logits.masked_fill(logits < least, -torch.inf)
-            if temperature == 0:
-                idx = logits.argmax(1)  # (B,)
-            else:
-                chances = (logits / temperature).softmax(1)  # (B, V)
-                idx = torch.multinomial(chances, 1, generator=generator)[:, 0]  # (B,)
-            done |= idx == (-1 if stop is None else stop)
+            idx = choose_next(self.unembed(h[:, -1]), temperature, top_k, generator)  # (B,)
+            done = done | torch.isin(idx, stops)  # (B,)
             idx = idx.masked_fill(done, -1)[:, None]  # (B, 1): a finished row adds empty slots
-            new.append(idx)
-        return [[i for i in row if i >= 0] for row in torch.cat(new or [idx[:, :0]], 1).tolist()]
+            for row, i in zip(new, idx[:, 0].tolist()):
+                if i >= 0:
+                    row.append(i)
+            if done.all():
+                break
+        return new
 
     def fingerprint(self) -> str:
         """SHA-256 of the configuration and every weight as float32: the same on every device."""
         digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
         for name, p in sorted(self.state_dict().items()):
-            digest.update(name.encode() + p.detach().float().cpu().numpy().tobytes())
+            digest.update(name.encode())
+            digest.update(p.detach().float().cpu().contiguous().numpy())
         return digest.hexdigest()
 
     def save(self, path, **facts):
@@ -385,111 +416,92 @@ class GPT(nn.Module):
 
     @classmethod
     def load(cls, path) -> "GPT":
-        """The saved model, in float32. Raises ValueError for a file that holds none."""
+        """The saved model, in float32. Raises InputError for a file that holds none."""
         content = read(path, "a base model", ("config", "facts", "state"))
         model = cls(GPTConfig(**content["config"]))
         model.load_state_dict(content["state"])
         model.facts = content["facts"]
         return model
 
-    @classmethod
-    def from_pretrained(cls, name, dtype=None) -> "GPT":
-        """A Llama or Mistral in Hugging Face's format: the folder, or a name on their hub. dtype
-        None leaves every weight in its own. ValueError names what would be computed differently."""
-        folder = hub_folder(name)
-        config, end = read_config(folder)
-        with torch.device("meta"):  # no memory for weights that are replaced at once
-            model = cls(config)
-        try:
-            model.load_state_dict(read_weights(folder, config, dtype), assign=True)
-        except RuntimeError as problem:  # it names what is missing, left over or of another shape
-            raise ValueError(f"{folder}: {' '.join(str(problem).split())[:500]}") from problem
-        model.facts = {"name": str(name), "end": end}
-        return model
+
+def choose_next(logits, temperature, top_k, generator):
+    """The next id of each row, logits (B, V) -> (B,).
+
+    temperature 0 takes the likeliest id. Otherwise ids are drawn from softmax(logits / temperature)
+    by `generator` (on the model's device), from the `top_k` likeliest; None or 0 is no limit.
+    Raises InputError for logits that are not numbers, and for a setting that is out of range.
+    """
+    if not 0 <= temperature < math.inf or top_k is not None and top_k < 0:
+        raise InputError(f"temperature={temperature}, top_k={top_k}: give 0 or more")
+    if logits.isnan().any():
+        row = int(logits.isnan().any(1).int().argmax())
+        raise InputError(f"row {row}: the model's logits are not numbers (NaN)")
+    if temperature == 0:
+        return logits.argmax(1)  # (B,)
+    logits = logits.float()
+    if top_k:
+        least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]  # (B, 1)
+        logits = logits.masked_fill(logits < least, -torch.inf)  # (B, V)
+    # Below the likeliest, and never divided by a rounded 0: no temperature is too small.
+    below = logits - logits.amax(1, keepdim=True)  # (B, V)
+    chances = (below / max(temperature, 1e-30)).softmax(1)  # (B, V)
+    return torch.multinomial(chances, 1, generator=generator)[:, 0]  # (B,)
+
+
+# ------------------------------------------------------------------ files
+
 
 def write(path, content):
-    """torch.save with a SHA-256 behind it, to a temporary file that then takes the name."""
-    buffer, part = io.BytesIO(), f"{path}.part"
+    """torch.save with a SHA-256 behind it, to a file of this process that then takes the name."""
+    buffer = io.BytesIO()
     torch.save(content, buffer)
-    Path(part).write_bytes(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
-    os.replace(part, path)
+    data = buffer.getvalue()
+    part = Path(f"{path}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data + hashlib.sha256(data).digest())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
 
 def read(path, what, names):
-    """What `write` wrote; ValueError for a file that is cut short, changed or of another kind than
-    `what`, which has these names. torch's weights-only reader runs nothing that it contains."""
+    """What `write` wrote. Raises InputError for a file that is cut short, changed or of another
+    kind than `what`, which has these names. torch's weights-only reader runs nothing in it."""
     data = Path(path).read_bytes()
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise ValueError(f"{path} is damaged, or not a file of this project: copy or make it anew")
+        raise InputError(f"{path} is damaged, or not a file of this project: copy or make it anew")
     try:
         content = torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
     except Exception as problem:  # a right checksum over something that is not plain tensors
-        raise ValueError(f"{path} holds more than plain values, it is not read") from problem
-    if not content.keys() >= set(names):
-        raise ValueError(f"{path} does not hold {what}")
+        raise InputError(f"{path} holds more than plain values, it is not read") from problem
+    if not isinstance(content, dict) or not content.keys() >= set(names):
+        raise InputError(f"{path} does not hold {what}")
     return content
 
-def needs(package):
-    """An optional package, imported where it is used; ValueError says what to install."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as missing:
-        name = package.split(".")[0]
-        raise ValueError(f"this needs {name}: pip install {name}") from missing
 
-def hub_folder(name) -> Path:
-    """The folder itself, or what huggingface_hub has of that name (fetched if need be)."""
-    if Path(name).is_dir():
-        return Path(name)
-    if str(name).count("/") != 1:
-        raise ValueError(f"{name} is no folder, and no OWNER/NAME on the Hugging Face hub")
-    hub = needs("huggingface_hub")
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as problem:  # no network, no such model, no permission: the hub says which
-        raise ValueError(f"{name} is no folder, and not from the hub: {problem}") from problem
+# ------------------------------------------------------------------ for speed alone
 
-# GPTConfig's fields in config.json, and what transformers takes for one that is left out.
-NAMES = dict(vocab_size="vocab_size", block_size="max_position_embeddings", n_embd="hidden_size",
-             n_layer="num_hidden_layers", n_head="num_attention_heads", head_dim="head_dim",
-             n_kv_head="num_key_value_heads", n_hidden="intermediate_size", rope_base="rope_theta",
-             window="sliding_window", norm_eps="rms_norm_eps", tie_embeddings="tie_word_embeddings")
-USUAL = dict(num_key_value_heads=None, head_dim=None, rope_theta=1e4, tie_word_embeddings=False,
-             rope_type="default", attention_bias=False, mlp_bias=False, hidden_act="silu")
-ONLY = dict(model_type=("llama", "mistral"), rope_type=("default",), hidden_act=("silu",),
-            attention_bias=(False, None), mlp_bias=(False, None))
 
-def read_config(folder):
-    """config.json as (GPTConfig, the id that ends a text); ValueError names what differs."""
-    given = {**USUAL, **json.loads((folder / "config.json").read_text(encoding="utf-8"))}
-    for rope in (given.get("rope_parameters") or {}, given.get("rope_scaling") or {}):
-        given.update({"rope_type": rope.get("type", given["rope_type"]), **rope})
-    if given.get("model_type") == "llama":
-        given["sliding_window"] = None  # transformers' Llama has none, whatever the file says
-    for name, only in ONLY.items():
-        if given.get(name) not in only:
-            raise ValueError(f"{folder}: {name} = {given.get(name)!r}, supported is only {only}")
-    if missing := NAMES.values() - given.keys():
-        raise ValueError(f"{folder}: config.json lacks {', '.join(sorted(missing))}")
-    end = given.get("eos_token_id")
-    config = GPTConfig(**{ours: given[theirs] for ours, theirs in NAMES.items()})
-    return config, end[0] if isinstance(end, list) else end
+def linear(x, weight):
+    """x W^T: x (..., in), W (out, in) -> (..., out). What F.linear does, for few rows on a CPU
+    up to three times as fast.
 
-def read_tensors(path):
-    """({name: tensor}, metadata) of a safetensors file; ValueError names one that is damaged."""
-    library = needs("safetensors")
-    try:
-        with library.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (OSError, library.SafetensorError) as problem:
-        raise ValueError(f"{path} cannot be read: {problem}") from problem
+    With few rows nearly all the time is W's way from memory, and one core does it alone. As a
+    batch of N slabs of W, every core reads its own.
+    """
+    n, out, N = x.numel() // x.shape[-1], len(weight), torch.get_num_threads()
+    few_rows = 0 < n <= 16
+    big = weight.numel() > 2**18 and out % N == 0
+    if x.device.type != "cpu" or not (few_rows and big):
+        return F.linear(x, weight)  # (..., out)
+    slabs = weight.view(N, out // N, -1)  # (N, out / N, in)
+    columns = x.reshape(n, -1).T.expand(N, -1, -1)  # (N, in, n)
+    product = torch.bmm(slabs, columns)  # (N, out / N, n)
+    return product.view(out, n).T.reshape(*x.shape[:-1], out)  # (..., out)
 
-def read_weights(folder, config, dtype=None):
-    """{name: tensor} of model.safetensors or its shards."""
-    weights = {}
-    for file in sorted(folder.glob("model*.safetensors")):
-        for name, tensor in read_tensors(file)[0].items():
-            # Old checkpoints store the rotary angles, and tied ones may store the embedding twice.
-            twice = name == "lm_head.weight" and config.tie_embeddings
-            if not twice and not name.endswith("rotary_emb.inv_freq"):
-                weights[name] = tensor.to(dtype or tensor.dtype)
-    return weights
+
+class Linear(nn.Linear):
+    """A linear layer that multiplies with `linear`."""
+
+    def forward(self, x):
+        return linear(x, self.weight)  # (..., out)

@@ -1,147 +1,354 @@
-"""Training, experiments and the command line of softprompt.
+"""Show the effect of where a soft prompt starts and how long it is.
 
-    python train.py                 the main job: experiments on two jobs, tables, four pictures
-    python train.py tune ...        train one soft prompt and save it
-    python train.py generate ...    answer a text with saved prompts, or count what they have right
-    python train.py plot            draw the pictures again
+    python train.py           the main job: two experiments, what each vector holds, three pictures
+    python train.py --quick   the same in small, in less than a minute
+    python train.py --plot    draw the pictures again from what is in the folder
 
-An arm is one run of an experiment. Losses are in nats for each token of an answer, lengths in
-virtual tokens. Letters (B, T, P, ...) as in model.py.
+An arm is one training of one soft prompt. All arms of an experiment train as one batch over one
+frozen base. Losses are in nats for each token of an answer, lengths in virtual tokens, learning
+rates in units of the size of what they move (see `sizes`). Letters (B, T, P, ...) as in model.py;
+A is the number of arms.
 """
 
 import argparse
+import ast
 import csv
+import hashlib
+import importlib.util
 import io
 import json
 import math
 import os
 import random
+import re
+import string
 import sys
+import sysconfig
+import textwrap
 import time
-from collections import Counter, defaultdict
-from copy import deepcopy
-from dataclasses import dataclass, field, fields
+import warnings
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
-from typing import Callable, NamedTuple
+from statistics import mean, median, variance
+from typing import NamedTuple
 
 import tiktoken
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
-import softprompt
-from model import GPT, hub_folder, needs
-from softprompt import INITIALIZATIONS, PrefixTuning, PromptTuning, initial_embeddings, prefill
-from tutorials.findings import METHODS, Results, chosen_length, draw, report
-from tutorials.jobs import JOBS, hashed, load_data, split_of
+from model import GPT, InputError, Past
+from softprompt import PrefixTuning, PromptTuning, initial_embeddings, prefill
 
-# ------------------------------------------------------------------ the table of starts
+# ------------------------------------------------------------------ sentences
+#
+# The first lines of the docstrings in the packages that the requirements install.
 
-class Start(NamedTuple):
-    """Where a prompt starts. To add a start, add an entry to STARTS."""
+LIBRARIES = ("sympy", "torch", "python", "matplotlib", "networkx", "numpy")
+SKIPPED = re.compile(
+    r"_|\.|test_|(tests?|testing|(site|dist)-packages|idlelib|lib2to3|turtledemo)$"
+)
 
-    label: str
-    colour: str  # of those that colour-blind readers tell apart (Okabe and Ito)
-    make: Callable  # (lab, job) -> ids of a text, or the name of a method of `initial_embeddings`
-    rate_of: str | None = None  # takes the learning rate of this start; None: tunes its own
 
-def answers_of(lab, job):
-    """The ids of the 16 commonest answers as one text: the class labels of Lester et al. 2021."""
-    counts = Counter(answer for _, answer in JOBS[job].pairs(lab.data["train"]))
-    return lab.tok.encode("".join(f" {answer}" for answer, _ in counts.most_common(16)))
+class Sentence(NamedTuple):
+    text: str
+    library: str
+    kind: str  # "class" or "function"
 
-def wording_of(lab, job):
-    """The ids of English for the job, of a wording that the base never saw where there is one."""
-    return lab.tok.encode((JOBS[job].unseen or JOBS[job].wordings)[0])
 
-UNRELATED = "The night train to the coast was late again, and it had begun to rain."
-STARTS = {
-    "related": Start("related text", "#0072B2", wording_of),
-    "labels": Start("the answers", "#56B4E9", answers_of),
-    "other": Start("text of another job", "#009E73", lambda lab, job: wording_of(lab, "kind")),
-    "unrelated": Start("unrelated text", "0.5", lambda lab, job: lab.tok.encode(UNRELATED)),
-    "vocab": Start("sampled tokens", "#E69F00", lambda lab, job: "vocab"),
-    "matched": Start("matched Gaussian", "#CC79A7", lambda lab, job: "matched"),
-    "normal": Start("N(0, 1)", "#D55E00", lambda lab, job: "normal"),
-    "normal-same-rate": Start("N(0, 1) at text's rate", "#000000", lambda lab, job: "normal",
-                              "related"),
-}
-KINDS = {"prompt": PromptTuning, "prefix": PrefixTuning}
-COLOURS = {"always": "0.45", **{name: start.colour for name, start in STARTS.items()},
-           **{name: colour for name, (_, colour, _) in METHODS.items()}}  # pictures and classes
+def source_files():
+    """[(library, path)] of every public module of the libraries that are installed."""
+    files = []
+    for library in LIBRARIES:
+        for folder, inner, names in os.walk(library_folder(library)):
+            inner[:] = sorted(name for name in inner if not SKIPPED.match(name))
+            for name in sorted(names):
+                public = name == "__init__.py" or not SKIPPED.match(name)
+                if public and name.endswith(".py"):
+                    files.append((library, os.path.join(folder, name)))
+    return files
 
-# ------------------------------------------------------------------ a file of one's own
 
-def read_pairs(path):
-    """[(text, answer)] of a .tsv, .csv or .jsonl file in UTF-8; empty lines are passed over. A
-    first row that names the columns text and answer is a header; without one there are just these
-    two. A .tsv has no quotes. Raises ValueError with the file and the line of what is wrong."""
-    path, pairs, line, names = Path(path), [], 0, None
-    tab = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+def library_folder(library):
+    """Where a library's source lies; a path that is no folder where it is not installed."""
+    if library == "python":
+        return sysconfig.get_paths()["stdlib"]
+    spec = importlib.util.find_spec(library)
+    return os.path.dirname(spec.origin) if spec else os.devnull
+
+
+def docstrings_in(path):
+    """[("class" or "function", docstring)] of one source file; nothing is imported or run."""
     try:
-        file = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-        rows = file if path.suffix == ".jsonl" else csv.reader(file, strict=True, **tab)
-        for line, row in enumerate(rows, 1):
-            line = getattr(rows, "line_num", line)  # a row of a .csv may be several lines
-            if not "".join(row).strip():
-                continue
-            if path.suffix == ".jsonl":
-                row = {name: value for name, value in json.loads(row).items() if value is not None}
-            else:
-                header = [name.strip().lower() for name in row]
-                if names is None and {"text", "answer"} <= set(header):
-                    names = header
-                    continue
-                names = names or ["text", "answer"]
-                if len(row) != len(names):
-                    raise ValueError(f"{len(row)} fields, not {len(names)}: {', '.join(names)}")
-                row = dict(zip(names, row))
-            pairs.append((str(row.get("text", "")).strip(), str(row.get("answer", "")).strip()))
-            if not all(pairs[-1]):
-                raise ValueError("the text or the answer is empty or missing")
-    except UnicodeDecodeError as problem:
-        line = problem.object.count(b"\n", 0, problem.start) + 1
-        raise ValueError(f"{path}:{line}: this is not UTF-8: save the file as that") from problem
-    except csv.Error as problem:  # the row behind the last that was read
-        raise ValueError(f"{path}:{line + 1}: {problem}") from problem
-    except (ValueError, AttributeError) as problem:
-        raise ValueError(f"{path}:{line}: {problem}") from problem
-    if not pairs:
-        raise ValueError(f"{path}: there are no rows in it")
-    return pairs
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):
+        return []  # a template, or written for another version of Python
+    docstrings, waiting = [], deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            kind = "class" if isinstance(node, ast.ClassDef) else "function"
+            docstrings.append((kind, ast.get_docstring(node) or ""))
+        # Only statements hold definitions. To pass over expressions makes it three times as fast.
+        for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+            waiting.extend(getattr(node, part, []))
+    return docstrings
+
+
+def read_docstrings(out):
+    """[(library, kind, docstring)] of all libraries. The folder `out` keeps what was read, until a
+    library changes. Raises InputError where there is nothing to read."""
+    files, kept = source_files(), Path(out) / "docstrings.json"
+    stamp = [f"{path} {os.path.getsize(path)}" for _, path in files]
+    if kept.exists():
+        try:
+            content = json.loads(kept.read_text(encoding="utf-8"))
+            if content["stamp"] == stamp:
+                return content["docstrings"]
+        except (ValueError, KeyError, TypeError):
+            say(f"{kept} is damaged: it is made anew", file=sys.stderr)
+    docstrings = []
+    for library, path in progress(files, len(files), "reading docstrings, once"):
+        docstrings += [(library, kind, text) for kind, text in docstrings_in(path)]
+    if not docstrings:
+        raise InputError(f"no docstrings in {LIBRARIES}: install the requirements with .py files")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_text(kept, json.dumps({"stamp": stamp, "docstrings": docstrings}))
+    return docstrings
+
+
+def hashed(text):
+    """The SHA-256 of a text, to sort and split by: the same on every machine."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def split_of(text):
+    """train, valid (to choose with) or test (for the final numbers), 8 : 1 : 1."""
+    return ("valid", "test", *["train"] * 8)[hashed(text)[0] % 10]
+
+
+def sentences_of(docstrings):
+    """{split: [Sentence]}: each first line once, where it does not name its own library."""
+    sentences, seen = {"train": [], "valid": [], "test": []}, set()
+    for library, kind, text in docstrings:
+        line = text.split("\n", 1)[0].strip()
+        fits = 20 <= len(line) <= 100 and line.isascii() and len(line.split()) > 2
+        if fits and library not in line.lower() and line not in seen:
+            seen.add(line)
+            sentences[split_of(line)].append(Sentence(line, library, kind))
+    for part in sentences.values():  # mixed, so that the first n are a fair sample
+        part.sort(key=lambda sentence: hashed(sentence.text))
+    return sentences
+
+
+def load_data(out):
+    """The sentences of all splits; the folder `out` keeps what was read."""
+    return sentences_of(read_docstrings(out))
+
+
+# ------------------------------------------------------------------ tasks
+
+
+class Task(NamedTuple):
+    """What is asked of a sentence. To add a task, add an entry to TASKS."""
+
+    question: str  # in a newcomer's words, for the pictures
+    answer: Callable[[Sentence], str]
+    practised: list[str]  # hard prompts that the base learned it from; none: it never practised it
+    unseen: list[str]  # hard prompts that the base never saw; the first is the "related text"
+
+    @property
+    def hard_prompts(self):
+        """Every instruction in words."""
+        return self.practised + self.unseen
+
+    def pairs(self, sentences):
+        """[(text, answer)], which is what everything trains on."""
+        return [(sentence.text, self.answer(sentence)) for sentence in sentences]
+
+
+def bare(word):
+    """A word without the signs around it."""
+    return word.strip(string.punctuation) or word
+
+
+TASKS = {
+    "library": Task(
+        "which library it is from",
+        lambda s: s.library,
+        [
+            "Which library is this sentence from?",
+            "Name the library that this comes from.",
+            "What library does this belong to?",
+            "Say which library documents this.",
+        ],
+        [
+            "From which library was this sentence taken?",
+            "Tell me the library of this text.",
+        ],
+    ),
+    "kind": Task(
+        "a class or a function",
+        lambda s: s.kind,
+        [
+            "Is this a class or a function?",
+            "Class or function?",
+            "Does this describe a class or a function?",
+            "Say whether this is a function or a class.",
+        ],
+        [
+            "Decide: is it a function or is it a class?",
+            "What is described, a class or a function?",
+        ],
+    ),
+    "count": Task(
+        "how many words there are",
+        lambda s: str(len(s.text.split())),
+        [
+            "How many words are there?",
+            "Count the words.",
+            "What is the number of words?",
+            "Say how many words this sentence has.",
+        ],
+        [
+            "Give the number of words in this sentence.",
+            "How many words do you count here?",
+        ],
+    ),
+    "before-last": Task(
+        "the word before the last",
+        lambda s: bare(s.text.split()[-2]),
+        [],
+        [
+            "Repeat the word before the last.",
+            "What is the word before the last word?",
+            "Copy the word before the last word.",
+            "Say the last word but one again.",
+        ],
+    ),
+}
+
+# A grid: every operation on every word. The base practised each operation and each place, but never
+# the pairs in HELD_OUT: of three operations one each, at three places, and none at the first word.
+OPERATIONS = {
+    "repeat": (
+        "the {} word",
+        lambda word: word,
+        [
+            "Repeat the {} word.",
+            "What is the {} word?",
+            "Copy the {} word of this sentence.",
+            "Say the {} word again.",
+        ],
+    ),
+    "first-letter": (
+        "first letter of the {} word",
+        lambda word: word[0],
+        [
+            "What is the first letter of the {} word?",
+            "Name the first letter of the {} word.",
+            "Which letter does the {} word begin with?",
+            "Say how the {} word begins.",
+        ],
+    ),
+    "last-letter": (
+        "last letter of the {} word",
+        lambda word: word[-1],
+        [
+            "What is the last letter of the {} word?",
+            "Name the last letter of the {} word.",
+            "Which letter does the {} word end with?",
+            "Say how the {} word ends.",
+        ],
+    ),
+    "letters": (
+        "how many letters the {} word has",
+        lambda word: str(len(word)),
+        [
+            "How many letters has the {} word?",
+            "Count the letters of the {} word.",
+            "What is the length of the {} word?",
+            "Say how long the {} word is.",
+        ],
+    ),
+}
+PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
+HELD_OUT = ("repeat-second", "first-letter-last", "letters-third")
+
+
+def grid_task(operation, place):
+    """The task of the grid that does this operation on the word at this place."""
+    question, operate, texts = OPERATIONS[operation]
+    hard_prompts = [text.format(place) for text in texts]
+    held_out = f"{operation}-{place}" in HELD_OUT
+
+    def answer(sentence):
+        return operate(bare(sentence.text.split()[PLACES[place]]))
+
+    return Task(
+        question.format(place),
+        answer,
+        [] if held_out else hard_prompts,
+        hard_prompts if held_out else [],
+    )
+
+
+for _operation in OPERATIONS:
+    for _place in PLACES:
+        TASKS[f"{_operation}-{_place}"] = grid_task(_operation, _place)
+
+# The commonest first letters of the training sentences, in order.
+COMMON_LETTERS = "RCASTGPD"
+
+
+def swap_task(n):
+    """The first letter of the first word, but n pairs of letters have changed places.
+
+    The base practised the first letter. It knows all but 2 n facts, and only the prompt can hold
+    these.
+    """
+    letters = COMMON_LETTERS[: 2 * n]
+    partner = {}
+    for a, b in zip(letters[::2], letters[1::2]):
+        partner[a] = b
+        partner[b] = a
+
+    def answer(sentence):
+        letter = TASKS["first-letter-first"].answer(sentence)
+        return partner.get(letter, letter)
+
+    said = ", ".join(f"{b} for {a}" for a, b in partner.items())
+    return Task(
+        f"first letter of the first word, but {2 * n} letters change places",
+        answer,
+        [],
+        TASKS["first-letter-first"].practised
+        + [f"What is the first letter of the first word? Say {said}."],
+    )
+
+
+TASKS["swap-1"] = swap_task(1)
+TASKS["swap-4"] = swap_task(4)
+
 
 def commonest_answer(pairs):
     return Counter(answer for _, answer in pairs).most_common(1)[0][0]
+
 
 def share_of(answer, pairs):
     """How often always giving this answer is right."""
     return mean(given == answer for _, given in pairs)
 
-MAX_VALID = 400  # texts: with a real model on a CPU, more would take longer than the training
-
-def read_data(settings):
-    """What `tune` learns from, and what it validates with: [(text, answer)] twice."""
-    if settings.job and settings.data or settings.valid and not settings.data:
-        raise ValueError("give --job NAME, or --data FILE and perhaps --valid FILE")
-    if not settings.data:
-        job, data = JOBS[settings.job or "library"], load_data(settings.out)
-        return job.pairs(data["train"]), job.pairs(data["valid"])[:MAX_VALID]
-    train = read_pairs(settings.data)
-    if settings.valid:
-        valid = read_pairs(settings.valid)
-    else:  # by a hash of the text, so that equal texts are on one side
-        valid = [pair for pair in train if split_of(pair[0]) != "train"]
-        train = [pair for pair in train if split_of(pair[0]) == "train"]
-    if len({answer for _, answer in train}) < 2 or not valid:
-        raise ValueError(f"{settings.data}: {len(train)} rows to learn from and {len(valid)} to "
-                         "validate with: both must be there, and more than one answer")
-    valid.sort(key=lambda pair: hashed(repr(pair)))  # mixed, so that the first are a fair sample
-    return train, valid[:MAX_VALID]
 
 # ------------------------------------------------------------------ tokens
 
 PATTERN = r" ?[^\W\d_]+| ?\d| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+"  # words, digits, signs, spaces
+
 
 class Tokenizer(NamedTuple):
     """Text to ids and back. What looks like a special token in a text is text like any other."""
@@ -154,727 +361,1056 @@ class Tokenizer(NamedTuple):
     def from_tokens(cls, tokens):
         """Our own: tiktoken over these byte strings, in the order of their ids; then the end."""
         ranks = {token: rank for rank, token in enumerate(tokens)}
-        encoding = tiktoken.Encoding("softprompt", pat_str=PATTERN, mergeable_ranks=ranks,
-                                     special_tokens={"<|end|>": len(ranks)})
+        encoding = tiktoken.Encoding(
+            "softprompt",
+            pat_str=PATTERN,
+            mergeable_ranks=ranks,
+            special_tokens={"<|end|>": len(ranks)},
+        )
         return cls(encoding.encode_ordinary, encoding.decode, len(ranks))
 
-    @classmethod
-    def from_pretrained(cls, folder, end):
-        """A tokenizer.json, read by the tokenizers library; no start token comes before a text.
-        Raises ValueError where there is none, or where `end` is None, or where a text and its
-        answer have other ids apart than together."""
-        path = Path(folder) / "tokenizer.json"
-        if not path.exists() or end is None:
-            raise ValueError(f"{folder} lacks tokenizer.json, or eos_token_id in its config.json")
-        library = needs("tokenizers")
-        try:
-            encoding = library.Tokenizer.from_file(str(path))
-        except Exception as problem:  # the library has no kind of its own for a damaged file
-            raise ValueError(f"{path} cannot be read: {problem}") from problem
-        encoding.encode_special_tokens = True  # as text
-        encoding.no_truncation()
-        encoding.no_padding()
-        tok = cls(lambda text: encoding.encode(text, add_special_tokens=False).ids,
-                  encoding.decode, end)
-        question, answer = "\nThis is a text. ->", " answer"
-        if tok.encode(question) + tok.encode(answer) != tok.encode(question + answer):
-            raise ValueError(f"{path}: text and answer have other ids apart than together, as in "
-                             "SentencePiece: this is not supported")
-        return tok
-
-    def example(self, text, answer, wording=""):
-        """The ids of wording and text, and those of the answer and the end. The wording is encoded
-        alone: without it the other ids stay the same, so a soft prompt can take its place."""
-        question = self.encode(wording) + self.encode(f"\n{text} ->")
+    def example(self, text, answer, hard_prompt=""):
+        """The ids of hard prompt and text, and those of the answer and the end. The hard prompt is
+        encoded alone: without it the other ids stay the same, so a soft prompt can take its place.
+        """
+        question = self.encode(hard_prompt) + self.encode(f"\n{text} ->")
         return question, self.encode(f" {answer}") + [self.end]
+
 
 def collate(rows, device):
     """Rows of (question, answer) -> ids (B, T), targets (B, T); only the answers are scored."""
     T = max(len(question) + len(answer) for question, answer in rows) - 1
-    idx, targets = torch.full((2, len(rows), T), -1)  # (B, T) twice
+    idx = torch.full((len(rows), T), -1)  # (B, T)
+    targets = torch.full((len(rows), T), -1)  # (B, T)
     for b, (question, answer) in enumerate(rows):
-        n = len(question)
-        idx[b, : n + len(answer) - 1] = torch.tensor(question + answer[:-1])
-        targets[b, n - 1 : n + len(answer) - 1] = torch.tensor(answer)
+        first, end = len(question) - 1, len(question) + len(answer) - 1
+        idx[b, :end] = torch.tensor(question + answer[:-1])
+        targets[b, first:end] = torch.tensor(answer)
     return idx.to(device), targets.to(device)
 
-# ------------------------------------------------------------------ options, progress, the base
 
-def option(default, text, verbs, choices=None):
-    return field(default=default, metadata={"help": text, "verbs": verbs, "choices": choices})
+# ------------------------------------------------------------------ the base
 
-@dataclass
-class Settings:
-    """Every option: its default, its help text, and the verbs that it belongs to."""
+BASE = Path(__file__).with_name("tutorials") / "base.pt"
 
-    quick: bool = option(False, "fewer arms, one seed: a first look", "main")
-    out: str = option("out", "folder for results, pictures, prompts", "main plot tune")
-    device: str = option("auto", "cpu, cuda, mps or auto", "main tune generate")
-    base: str = option("", "file, Llama folder or hub name", "main tune generate")
-    job: str = option("", "what to learn: library unless --data", "tune", list(JOBS))
-    data: str = option("", "texts and answers: .tsv, .csv or .jsonl", "tune generate")
-    valid: str = option("", "more of them; without, a fifth of --data", "tune")
-    answers: str = option("", "allowed answers, with commas between; else all in --data", "tune")
-    method: str = option("prompt", "what to train", "tune", list(KINDS))
-    length: int = option(16, "number of virtual tokens", "tune")
-    init: str = option("vocab", "start: text, vocab, matched, normal or a saved prompt", "tune")
-    init_text: str = option("", "the text to start from, for --init text", "tune")
-    steps: int = option(300, "training steps of 16 texts, at most", "tune")
-    lr: float = option(0.0, "learning rate, a share of the size of what it moves; 0: usual", "tune")
-    seed: int = option(0, "which random numbers and examples", "tune")
-    save: str = option("", "file of the trained prompt; OUT/NAME-METHOD.pt", "tune")
-    prompt: tuple = option((), "files of trained prompts", "generate")
-    text: str = option("", "a sentence to answer", "generate")
-
-def say(text, end="\n", file=None):
-    """Print over what is left of a line of progress."""
-    print(text.ljust(79), end=end, file=file, flush=True)
-
-def progress(title, steps):
-    """Yield the steps; say on stderr what is going on, the share done and the time left. That is
-    one line of a terminal, or in a file a line every ten seconds."""
-    total, start_time = len(steps), time.time()
-    said_time, (pause, end) = start_time, (0.2, "\r") if sys.stderr.isatty() else (10, "\n")
-    try:
-        for done, step in enumerate(steps):
-            now = time.time()
-            if done and now - said_time > pause:
-                left, said_time = clock((now - start_time) / done * (total - done)), now
-                say(f"{title}: {100 * done // total:3d} %, {left} left", end, sys.stderr)
-            yield step
-    finally:
-        say(f"{title}: {clock(time.time() - start_time)} minutes", file=sys.stderr)
-
-def clock(seconds):
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 def find_device(name):
-    """The type of a device, or of the best with "auto"; ValueError if this machine has none."""
+    """torch's device of this name, or with "auto" the best; InputError if this machine lacks it."""
     best = "mps" if torch.backends.mps.is_available() else "cpu"
     best = "cuda" if torch.cuda.is_available() else best
     try:
-        return torch.empty(0, device=best if name == "auto" else name).device.type
-    except (RuntimeError, AssertionError) as problem:
-        raise ValueError(f"--device {name} is not on this machine, {best} is") from problem
+        device = torch.device(best if name == "auto" else name)
+        torch.ones(1, device=device).sum().item()
+    except Exception as problem:  # each kind of device has an error of its own
+        raise InputError(f"--device {name} cannot be used on this machine, {best} can") from problem
+    return device
 
-def load_base(settings):
-    """The frozen base and its tokenizer: a file of ours, or a Llama in Hugging Face's format.
-    Raises ValueError for a file without a tokenizer, and for what could not be computed exactly."""
-    path = settings.base or Path(__file__).with_name("tutorials") / "base.pt"
-    device = find_device(settings.device)
-    if str(path).endswith(".pt"):
-        model = GPT.load(path)
-        if "tokenizer" not in model.facts:
-            raise ValueError(f"{path} has no tokenizer: give it to model.save(tokenizer=...)")
-        tok = Tokenizer.from_tokens([t.encode("latin-1") for t in model.facts["tokenizer"]])
-    else:
-        # Half precision pays on a GPU; CPUs compute slowly in it.
-        model = GPT.from_pretrained(path, None if device == "cuda" else torch.float32)
-        tok = Tokenizer.from_pretrained(hub_folder(path), model.facts["end"])
+
+def load_base(path=BASE, device="auto"):
+    """The frozen base in a file of ours and its tokenizer; InputError for a file without one."""
+    device = find_device(device)
+    model = GPT.load(path)
+    if "tokenizer" not in model.facts:
+        raise InputError(f"{path} has no tokenizer: give it to model.save(tokenizer=...)")
+    tok = Tokenizer.from_tokens([token.encode("latin-1") for token in model.facts["tokenizer"]])
     return model.to(device).requires_grad_(False), tok
 
-# ------------------------------------------------------------------ scoring and training
 
-def learning_rate(method, share=0.1):
-    """The rate that AdamW has for each method, unless told otherwise.
+class Lab:
+    """The base, its tokenizer and the sentences: what every experiment needs."""
 
-    AdamW moves each number by about the rate in every step, however small the gradient is. So the
-    rate of a prompt or a prefix is a share of the size of what it moves, which `sizes` measures: a
-    prompt gets `share`, a prefix, which acts in every layer at once, a tenth of it. LoRA and the
-    weights get what is usual. The main job tries several shares, and takes the best by validation.
+    def __init__(self, model, tok, data):
+        self.model, self.tok, self.data = model, tok, data
+        self.known_rows = {}
+
+    def rows(self, task, split, n=None, hard_prompt=""):
+        """The first n sentences of a split (None: all) as rows of ids, behind a hard prompt."""
+        key = (task, split, hard_prompt)
+        if key not in self.known_rows:
+            pairs = TASKS[task].pairs(self.data[split])
+            self.known_rows[key] = [self.tok.example(*pair, hard_prompt) for pair in pairs]
+        return self.known_rows[key][:n]
+
+
+# ------------------------------------------------------------------ scoring
+
+
+class Scores(NamedTuple):
+    """How well answers are given: one entry for each row of text, (B,)."""
+
+    nats: torch.Tensor  # of the whole answer
+    tokens: torch.Tensor  # of the answer, its end included
+    right: torch.Tensor  # 1.0 where greedy decoding gives exactly this answer, else 0.0
+
+
+class NotFinite(InputError):
+    """A loss is not a number, or infinite."""
+
+
+def score(model, past, rows):
+    """The Scores of rows (question, answer), each behind its row of `past` (None: no prompt).
+
+    `past` has A rows and `rows` as many for each, arm after arm: row a of `past` stands before the
+    a-th part of `rows`. Raises NotFinite where a loss is not finite: not a number is never right.
     """
-    return {"prompt": share, "prefix": share / 10, "lora": 3e-3, "full": 3e-4}[method]
+    B = len(rows)
+    nats = torch.zeros(B, device=model.device)  # (B,)
+    tokens = torch.zeros(B, device=model.device)  # (B,)
+    wrong = torch.zeros(B, device=model.device)  # (B,) tokens that greedy decoding would not give
+    for row, want, logits in answer_logits(model, past, rows):
+        of_token = F.cross_entropy(logits, want, reduction="none")  # (n,)
+        nats = nats.index_add(0, row, of_token)  # (B,)
+        tokens = tokens.index_add(0, row, torch.ones_like(of_token))  # (B,)
+        wrong = wrong.index_add(0, row, (logits.argmax(1) != want).float())  # (B,)
+    require_finite(nats)
+    return Scores(nats, tokens, (wrong == 0).float())
 
-def sizes(soft, model):
-    """How big the numbers around each parameter are: the standard deviation of the embeddings for
-    a prompt, the root mean square of each layer's keys and values for a prefix (values differ by a
-    factor of fifty between the layers of a real model: no absolute rate fits all); else 1."""
-    if isinstance(soft, PromptTuning):
-        return [model.model.embed_tokens.weight.detach().float().std()]
-    if isinstance(soft, PrefixTuning):  # (L, 1, 1, 1) each
-        return [p.detach().square().mean((1, 2, 3), True).sqrt() for p in (soft.keys, soft.values)]
-    return [1.0 for _ in soft.parameters()]
 
-def rivals(answer, choices):
-    """What each token of an answer competes with where only `choices` may be answered: a list of
-    ids for each, the token itself first, then what stands there in the choices that begin alike."""
-    return [[token, *{choice[i] for choice in choices if choice[:i] == answer[:i]} - {token}]
-            for i, token in enumerate(answer)]
+def require_finite(nats):
+    """Raise NotFinite where one of the losses (B,) is not finite."""
+    bad = ~nats.isfinite()
+    if bad.any():
+        row = int(bad.int().argmax())
+        raise NotFinite(f"the loss of row {row} of {len(nats)} is {nats[row].item()}")
 
-def score(model, past, rows, arms=1, choices=()):
-    """How well each arm answers: (5, A) sums over its rows. Nats of the answers; their tokens; how
-    many answers are exactly right, and how many are where only `choices` (ids) may be answered,
-    both by greedy decoding; nats of that choice. Without choices these two are all and 0.
 
-    `rows` are (question, answer), as many for each arm, arm after arm; row a of `past` (None: no
-    prompt) goes before those of arm a. Rows of like length go through the model together, so that
-    little is spent on padding; on a CPU few at a time, which its cache can hold."""
-    each, device = len(rows) // arms, model.device
-    past = (past or model.empty_past()).expand(arms)
-    lengths, sums = (past.length // 32).tolist(), torch.zeros(5, arms, device=device)
-    order = sorted(range(len(rows)), key=lambda i: (lengths[i // each], sum(map(len, rows[i]))))
-    size = 64 if device.type == "cpu" else 8192
-    for i in range(0, len(order), size):
-        part = order[i : i + size]
-        idx, targets = collate([rows[j] for j in part], device)  # (B, T) each
-        arm = torch.tensor(part, device=device) // each  # (B,)
-        logits = model.scored(idx, targets, past.rows(arm)).float()  # (n, V)
-        want, row = targets[targets >= 0], (targets >= 0).nonzero()[:, 0]  # (n,) twice
-        ways = [ids for j in part for ids in rivals(rows[j][1], choices)]  # the wanted id first
-        K = max(map(len, ways))
-        ways = torch.tensor([ids + [-1] * (K - len(ids)) for ids in ways], device=device)  # (n, K)
-        few = logits.gather(1, ways.clamp(min=0)).masked_fill(ways < 0, -torch.inf)  # (n, K)
-        of_tokens = torch.stack((
-            F.cross_entropy(logits, want, reduction="none"), torch.ones_like(logits[:, 0]),
-            (logits.argmax(1) != want).float(), (few.argmax(1) != 0).float(),
-            -few.log_softmax(1)[:, 0]))  # (5, n)
-        of_rows = torch.zeros(5, len(part), device=device).index_add(1, row, of_tokens)  # (5, B)
-        right = of_rows[2:4] == 0  # (2, B)
-        if choices:  # an answer that is none of them cannot be chosen
-            right[1] &= torch.tensor([rows[j][1] in choices for j in part], device=device)
-        of_rows = torch.cat((of_rows[:2], right.float(), of_rows[4:]))  # (5, B)
-        sums = sums.index_add(1, arm, of_rows)  # (5, A)
-    return sums
+TOKENS_AT_ONCE = {"cpu": 2048}  # what a CPU's cache can hold
+MANY_TOKENS = 65536  # other devices: what their memory can hold
 
-GREEDY = 0.1  # how much of the vocabulary's loss stays beside the choice's, for greedy decoding
 
-def objective(sums, each, choices=()):
-    """What training makes smaller, (A,), from the sums of `score` over `each` rows an arm: nats a
-    token. Where there are choices, nats of the choice between them: most of the vocabulary's loss
-    only says which words are answers at all, and drowns what tells one answer from another.
-    GREEDY of it stays, so that greedy decoding gives the answer as well."""
-    nats, tokens, _, _, choice = sums
-    return choice / each + (GREEDY if choices else 1) * nats / tokens
+def answer_logits(model, past, rows):
+    """Yield, part by part, of every token of the answers: the index of its row (n,), its id (n,),
+    and the logits at its place (n, V). `past` and `rows` as in `score`.
+
+    Rows of like length go through the model together, so that little is spent on padding, and so
+    many at once as the device can hold.
+    """
+    past = past or model.empty_past()
+    arms = len(past.positions)
+    rows_of_arm = len(rows) // arms
+    virtual = past.length.tolist()
+
+    def width(i):  # slots that row i takes, virtual tokens included
+        question, answer = rows[i]
+        return virtual[i // rows_of_arm] // 32 * 32 + len(question) + len(answer)
+
+    limit = TOKENS_AT_ONCE.get(model.device.type, MANY_TOKENS)
+    for part in parts_of(sorted(range(len(rows)), key=width), width, limit):
+        idx, targets = collate([rows[i] for i in part], model.device)  # (B, T) each
+        index = torch.tensor(part, device=model.device)  # (B,)
+        logits = model.scored(idx, targets, past.rows(index // rows_of_arm)).float()  # (n, V)
+        scored = targets >= 0  # (B, T)
+        row = index[:, None].expand_as(targets)[scored]  # (n,)
+        yield row, targets[scored], logits
+
+
+def parts_of(order, width, limit):
+    """Cut the rows in `order`, whose widths grow, into parts of at most `limit` slots each, or of
+    one row where that alone has more."""
+    part = []
+    for i in order:
+        if part and (len(part) + 1) * width(i) > limit:
+            yield part
+            part = []
+        part.append(i)
+    yield part
+
+
+def mean_of_arms(scores, arms):
+    """(loss in nats a token, accuracy) of each arm, (A,) each."""
+    nats = scores.nats.view(arms, -1).sum(1)  # (A,)
+    tokens = scores.tokens.view(arms, -1).sum(1)  # (A,)
+    right = scores.right.view(arms, -1).mean(1)  # (A,)
+    return nats / tokens, right
+
+
+# ------------------------------------------------------------------ training
+
 
 @dataclass
 class Arm:
-    """One run of an experiment: its soft prompt, what it trains on, and how."""
+    """One training of one soft prompt: from which examples, and how fast."""
 
-    soft: nn.Module | None  # what is trained: a soft prompt, the matrices of LoRA, or a model
-    job: str
-    lr: float = 0.0
-    seed: int = 0
-    pinned: int | None = None
-    facts: dict = field(default_factory=dict)  # what else the results say of it
+    soft: nn.Module  # anything that has a past
+    task: str
+    rate: float  # the learning rate, in units of the size of what it moves
+    seed: int = 0  # of the examples that are drawn
+    columns: dict = field(default_factory=dict)  # what the results say of it
+
+
+METHODS = {"prompt": PromptTuning, "prefix": PrefixTuning}
+
+
+def sizes(soft, model):
+    """How big the numbers around each parameter are: the unit of its learning rate.
+
+    AdamW moves each number by about the learning rate in every step, however small the gradient is.
+    So a rate means something only beside the size of what it moves. That is the standard deviation
+    of the embedding table for a prompt. For a prefix it is the root mean square of each layer's
+    keys and values: values differ by a factor of fifty between the layers of a real model, and no
+    absolute rate fits all. For anything else it is 1.
+    """
+    if isinstance(soft, PromptTuning):
+        table = model.model.embed_tokens.weight.detach().float()  # (V, C)
+        return [table.std().item()]
+    if isinstance(soft, PrefixTuning):
+        return [p.detach().square().mean().sqrt().item() for p in soft.parameters()]
+    return [1.0 for _ in soft.parameters()]
+
 
 def draw_rows(rows, seed, step, size):
     """The rows of a step, at random; the same for the same seed and step."""
     return random.Random(f"{seed} {step}").sample(rows, size)
 
-def draw_similar_rows(rows, seed, step, size):
-    """As `draw_rows`, but of similar length, so that little is spent on padding: the rows of eight
-    steps are drawn together, sorted, and cut into eight."""
-    gen = random.Random(f"{seed} {step // 8}")
-    drawn = gen.choices(rows, k=8 * size) if len(rows) < 8 * size else gen.sample(rows, 8 * size)
-    drawn.sort(key=lambda row: len(row[0]) + len(row[1]))
-    part = gen.sample(range(8), 8)[step % 8]
-    return drawn[part * size : (part + 1) * size]
 
-def fit(model, arms, train, steps, size, watch, past=None, draw=draw_rows, title=None,
-        choices=()):
-    """Train all arms as one mixed batch over one frozen base.
+def warm_up_and_fall(step, steps):
+    """The share of the learning rate in a step: five steps of warm-up, then down to a tenth, so
+    that no arm is judged while it jumps about."""
+    return min((step + 1) / 5, 1, 1.1 - step / steps)
 
-    Each arm has its own examples (`size` a step of train[job], drawn by its seed), mean loss,
-    gradient clipping and learning rate, so it learns exactly what it would learn alone.
-    watch(step, past) is called before each step and after the last, and ends the training where
-    it returns True; past() is one row an arm. `title` names it on a line of progress; `choices`
-    as in `score`."""
-    def prefill_all():
-        return prefill([arm.soft for arm in arms], model, [arm.pinned for arm in arms])
 
-    past = past or prefill_all
-    groups = [{"params": list(arm.soft.parameters()), "lr": arm.lr} for arm in arms]
-    # Short memories (usual are 0.9 and 0.999): the first gradients are the biggest by far, and as
-    # long as AdamW remembers them, all later steps are too small.
-    optimizer = torch.optim.AdamW(groups, betas=(0.6, 0.9), weight_decay=0.0)
-    learned = [p for group in groups for p in group["params"]]
-    units = [unit for arm in arms for unit in sizes(arm.soft, model)]
-    for step in progress(title, range(steps + 1)) if title else range(steps + 1):
-        if watch(step, past) or step == steps:
-            return
-        rows = [row for arm in arms for row in draw(train[arm.job], arm.seed, step, size)]
-        sums = score(model, past(), rows, len(arms), choices)  # (5, A)
-        objective(sums, size, choices).sum().backward()
-        for arm, group in zip(arms, optimizer.param_groups):
-            nn.utils.clip_grad_norm_(group["params"], 1.0)
-            # Five steps of warm-up, then down to a tenth: no arm is judged while it jumps about.
-            group["lr"] = arm.lr * min((step + 1) / 5, 1, 1.1 - step / steps)
-        before = [p.detach().clone() for p in learned]
+def answer_loss(model, past, rows):
+    """The mean loss of each arm in nats a token, (A,)."""
+    scores = score(model, past, rows)
+    losses, _ = mean_of_arms(scores, len(past.positions))
+    return losses
+
+
+def fit(
+    model, arms, rows, steps, size, loss=answer_loss, draw=draw_rows, schedule=warm_up_and_fall
+):
+    """Train all arms as one batch over one frozen base. Yields the number of steps done: before
+    each step and after the last, so that the caller measures, saves or stops.
+
+    Each arm has its own `size` examples of rows[task] a step, its own loss, gradient clipping and
+    learning rate, so it learns exactly what it would learn alone. `loss` gives each arm's loss,
+    (A,); `draw` the examples of a step; `schedule` the share of the learning rate in a step.
+    """
+    softs = [arm.soft for arm in arms]
+    optimizer = make_optimizer(model, arms)
+    for step in range(steps):
+        yield step
+        examples = []
+        for arm in arms:
+            examples += draw(rows[arm.task], arm.seed, step, size)
+        losses = loss(model, prefill(softs, model), examples)  # (A,)
+        losses.sum().backward()
+        for soft in softs:
+            nn.utils.clip_grad_norm_(soft.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = group["full_lr"] * schedule(step, steps)
         optimizer.step()
         optimizer.zero_grad()
-        with torch.no_grad():  # AdamW's step is in units; see `sizes`
-            for p, old, unit in zip(learned, before, units):
-                p.copy_(old + unit * (p - old))
+    yield steps
 
-# ------------------------------------------------------------------ the main job: experiments
 
-class Plan(NamedTuple):
-    """How much the main job does. The first job is one that the base practised, the second is new
-    to it, and the last one, which only the methods try, lies outside of all that it practised."""
+def make_optimizer(model, arms):
+    """AdamW with a group for each parameter: its learning rate is that of its arm times its size.
 
-    name: str = "full"
-    jobs: tuple = ("library", "first-letter-last")
-    outside: tuple = ("before-last",)
+    Short memories (usual are 0.9 and 0.999): the first gradients are the biggest by far, and as
+    long as AdamW remembers them, all later steps are too small.
+    """
+    groups = []
+    for arm in arms:
+        for parameter, size in zip(arm.soft.parameters(), sizes(arm.soft, model)):
+            lr = arm.rate * size
+            groups.append({"params": [parameter], "lr": lr, "full_lr": lr})
+    return torch.optim.AdamW(groups, betas=(0.6, 0.9), weight_decay=0.0)
+
+
+@torch.inference_mode()
+def measure(lab, arms, step, split, n):
+    """Rows of results: how each arm does now on the first n sentences of a split."""
+    past = prefill([arm.soft for arm in arms], lab.model)
+    rows = []
+    for arm in arms:
+        rows += lab.rows(arm.task, split, n)
+    losses, accuracies = mean_of_arms(score(lab.model, past, rows), len(arms))
+    measured = []
+    for arm, loss, accuracy in zip(arms, losses.tolist(), accuracies.tolist()):
+        result = {"loss": round(loss, 4), "accuracy": round(accuracy, 4), "sentences": n}
+        where = {"task": arm.task, "seed": arm.seed, "step": step, "split": split}
+        measured.append({**arm.columns, **where, **result})
+    return measured
+
+
+# ------------------------------------------------------------------ starts
+
+
+class Start(NamedTuple):
+    """Where a prompt starts. To add a start, add an entry to STARTS."""
+
+    label: str
+    colour: str  # of those that colour-blind readers tell apart (Okabe and Ito)
+    embeddings: Callable  # (lab, task, length, generator) -> (P, C)
+
+
+def related_text(task):
+    """A hard prompt for the task, of a wording that the base never saw where there is one."""
+    return (TASKS[task].unseen or TASKS[task].practised)[0]
+
+
+def text_of_another_task(task):
+    return related_text("kind")
+
+
+def unrelated_text(task):
+    return "The night train to the coast was late again, and it had begun to rain."
+
+
+def from_text(text_for):
+    """A start at the embeddings of the text that `text_for(task)` gives."""
+
+    def embeddings(lab, task, length, generator):
+        ids = lab.tok.encode(text_for(task))
+        return initial_embeddings(lab.model, length, "text", ids)  # (P, C)
+
+    return embeddings
+
+
+def from_noise(method):
+    """A start at random vectors; `method` as in `initial_embeddings`."""
+
+    def embeddings(lab, task, length, generator):
+        return initial_embeddings(lab.model, length, method, generator=generator)  # (P, C)
+
+    return embeddings
+
+
+STARTS = {
+    "related": Start("related text", "#0072B2", from_text(related_text)),
+    "other": Start("text of another task", "#009E73", from_text(text_of_another_task)),
+    "unrelated": Start("unrelated text", "#7F7F7F", from_text(unrelated_text)),
+    "vocab": Start("sampled tokens", "#E69F00", from_noise("vocab")),
+    "matched": Start("matched Gaussian", "#CC79A7", from_noise("matched")),
+    "normal": Start("noise, N(0, 1)", "#D55E00", from_noise("normal")),
+}
+
+
+def new_arm(lab, task, method, start, length, rate, seed):
+    """A prompt or a prefix at its start. The seed is that of its start and of its examples."""
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = STARTS[start].embeddings(lab, task, length, generator)  # (P, C)
+    soft = METHODS[method].start(lab.model, embeddings)
+    return Arm(soft, task, rate, seed)
+
+
+# ------------------------------------------------------------------ the plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much the main job does."""
+
+    examples: int = 16  # sentences a step, for each arm
+    valid: int = 32  # sentences of the curves
+    final: int = 240  # sentences of the final numbers, validation and test
+
+    # experiment 1: initialization
     starts: tuple = tuple(STARTS)
-    shares: tuple = (0.5, 1.5, 4.5)  # the rates that each start tries, see learning_rate
-    share: float = 0.3  # the rate of what tries none
-    start_seeds: int = 5  # of the initialization experiment
+    rates: tuple = (0.5, 1, 2, 4, 8)
+    start_seeds: int = 4
     start_length: int = 16
+    start_steps: tuple = (("first-letter-last", 40), ("library", 8))
+    measure_every: int = 2  # steps
+
+    # experiment 2: length
     lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
-    rated: tuple = (1, 16, 100)  # lengths that try the rates; others take that of the nearest
-    outside_lengths: tuple = (100,)
-    seeds: int = 2  # of methods, lengths and distances
-    fillers: tuple = (0, 32, 48, 64, 128, 192)  # tokens between prompt and text
-    steps: int = 15
-    new_steps: int = 64  # for a job that the base never practised
-    size: int = 16  # sentences a step
-    valid: int = 32  # sentences of the validation curves
-    test: int = 240  # sentences of the final numbers; half as many to choose a length by
+    length_seeds: int = 2
+    length_rates: tuple = (("prompt", 3), ("prefix", 0.1))
+    length_steps: tuple = (
+        ("library", 16),
+        ("first-letter-last", 64),
+        ("swap-1", 200),
+        ("swap-4", 200),
+    )
 
-QUICK = Plan("quick", outside=(), starts=("related", "vocab", "normal"), shares=(1.0,),
-             start_seeds=1, lengths=(1, 8, 64), rated=(), seeds=1, fillers=(0, 64, 128), steps=15,
-             new_steps=40, size=8, test=120)
-WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)  # validated steps
+    # what each vector holds
+    vector_seeds: int = 5
+    vector_length: int = 16
+    vector_steps: int = 200
+    vector_rate: float = 3
 
-class Lab:
-    """The base and the data, and how every experiment trains and measures with them."""
 
-    def __init__(self, model, tok, data, plan=Plan()):
-        self.model, self.tok, self.data, self.plan, self.cache = model, tok, data, plan, {}
+QUICK = Plan(
+    final=120,
+    starts=("related", "vocab", "normal"),
+    rates=(1, 4),
+    start_seeds=2,
+    start_steps=(("first-letter-last", 30),),
+    lengths=(1, 4, 32),
+    length_seeds=1,
+    length_rates=(("prompt", 3),),
+    length_steps=(("first-letter-last", 48), ("swap-1", 120)),
+    vector_seeds=1,
+    vector_steps=160,
+)
 
-    def steps(self, job):
-        """How long a job is trained: a new one needs more."""
-        return self.plan.steps if JOBS[job].wordings else self.plan.new_steps
 
-    def rows(self, job, split, n=None, wording=""):
-        """The first n sentences of a split as rows of ids, behind a wording."""
-        key = job, split, wording
-        if key not in self.cache:
-            pairs = JOBS[job].pairs(self.data[split])
-            self.cache[key] = [self.tok.example(*pair, wording) for pair in pairs]
-        return self.cache[key][:n]
+# ------------------------------------------------------------------ one text, to begin with
 
-    def start(self, job, name, length, seed):
-        """The embeddings of a start in STARTS, (P, C)."""
-        made = STARTS[name].make(self, job)
-        method, ids = (made, None) if isinstance(made, str) else ("text", made)
-        generator = torch.Generator().manual_seed(seed)
-        return initial_embeddings(self.model, length, method, ids, generator)
 
-    def arm(self, experiment, job, method, init, length, seed, lr=None, pinned=None):
-        """A prompt or a prefix at its start."""
-        soft = KINDS[method].start(self.model, self.start(job, init, length, seed), pinned)
-        facts = dict(experiment=experiment, method=method, init=init, length=length,
-                     pinned="no" if pinned == 0 else "yes")
-        return Arm(soft, job, lr or learning_rate(method, self.plan.share), seed, pinned, facts)
-
-    def measure(self, arms, past, step, split, n, wording="", model=None, filler=0):
-        """Rows of results: how each arm does on the first n sentences of a split, with so many
-        tokens of other sentences before each."""
-        rows = [row for arm in arms for row in self.rows(arm.job, split, n, wording)]
-        if filler:
-            other = "\n" + "\n".join(sentence.text for sentence in self.data["valid"][-40:])
-            other = self.tok.encode(other)[:filler]
-            rows = [(other + question, answer) for question, answer in rows]
-        with torch.inference_mode():
-            sums = score(model or self.model, past, rows, len(arms)).T.tolist()
-        measured = []
-        for arm, (nats, tokens, right, *_) in zip(arms, sums):
-            numbers = sum(p.numel() for p in arm.soft.parameters()) if arm.lr else 0
-            measured.append({"init": "", "length": 0, "pinned": "", **arm.facts, "job": arm.job,
-                             "lr": arm.lr, "seed": arm.seed, "step": step, "split": split,
-                             "loss": round(nats / tokens, 4), "parameters": numbers,
-                             "accuracy": round(right * len(arms) / len(rows), 4),
-                             "sentences": n, "filler": filler,
-                             "window": self.model.config.window or 0})
-        return measured
-
-    def run(self, title, arms, watch=(), model=None, past=None, tuning=False):
-        """Train the arms, all of one job, as one batch; return the rows of results. With `tuning`,
-        train half as long and measure nothing on the test sentences."""
-        plan, model, measured, job = self.plan, model or self.model, [], arms[0].job
-        steps, n = self.steps(job) // (2 if tuning else 1), plan.valid if watch else plan.test // 2
-
-        def each_step(step, past):
-            if step in watch or step == steps:
-                measured.extend(self.measure(arms, past(), step, "valid", n, model=model))
-            if step == steps and not tuning:
-                measured.extend(self.measure(arms, past(), step, "test", plan.test, model=model))
-
-        train = {job: self.rows(job, "train")}
-        fit(model, arms, train, steps, plan.size, each_step, past, title=f"{job}, {title}")
-        return measured
-
-    def best_rates(self, job, method, starts, watch=()):
-        """{(start, length) in `starts`: the rate with the lowest validation loss}, on two seeds of
-        their own: at the end of half a training, or averaged over the steps in `watch` and it."""
-        rates = [learning_rate(method, share) for share in self.plan.shares]
-        if len(rates) == 1:
-            return dict.fromkeys(starts, rates[0])
-        arms = [self.arm("tuning", job, method, start, P, seed, lr)
-                for start, P in starts for lr in rates for seed in (1000, 1001)]
-        losses = defaultdict(list)
-        for row in self.run(f"{method}: rates", arms, watch, tuning=True):
-            losses[row["init"], row["length"], row["lr"]].append(row["loss"])
-        return {(start, P): min(rates, key=lambda lr: mean(losses[start, P, lr]))
-                for start, P in starts}
-
-def add_lora(model, rank=4):
-    """LoRA (Hu et al. 2021, arXiv 2106.09685): every attention projection W of the model becomes
-    W + 2 B A, with A (rank, in) and B (out, rank). Returns these, to be trained."""
-    learned = nn.ParameterList()
-    for linear in [x for block in model.model.layers for x in block.self_attn.children()]:
-        A = nn.Parameter(torch.randn(rank, linear.in_features) / linear.in_features**0.5)
-        B = nn.Parameter(torch.zeros(linear.out_features, rank))
-        linear.register_forward_hook(lambda _, x, y, A=A, B=B: y + 2 * x[0] @ A.T @ B.T)
-        learned.extend((A, B))
-    return learned.to(model.device)
-
-def compare_methods(lab, job):
-    """Without training: always the commonest answer, no prompt, every wording. Trained: LoRA and
-    all weights, and on a job outside of the others prompt and prefix as well."""
-    plan, rows, texts = lab.plan, [], [("none", "")]
-    texts += [("wording", text) for text in JOBS[job].wordings + JOBS[job].unseen]
-    for method, text in texts:
-        arm = Arm(None, job, facts=dict(experiment="methods", method=method, init=text))
-        rows += lab.measure([arm], None, 0, "valid", plan.test // 2, text)
-        rows += lab.measure([arm], None, 0, "test", plan.test, text)
-    common = commonest_answer(JOBS[job].pairs(lab.data["train"]))
-    right = share_of(common, JOBS[job].pairs(lab.data["test"][: plan.test]))
-    rows.append({**rows[1], "method": "always", "init": common, "loss": math.nan,
-                 "accuracy": round(right, 4)})
-    for method in ("lora", "full"):
-        for seed in range(plan.seeds):
-            torch.manual_seed(seed)
-            model, facts = deepcopy(lab.model), dict(experiment="methods", method=method)
-            weights = add_lora(model) if method == "lora" else model.requires_grad_(True)
-            arm = Arm(weights, job, learning_rate(method), seed, facts=facts)
-            rows += lab.run(f"{method} {seed + 1}", [arm], model=model, past=lambda: None)
-    if job in plan.outside:
-        for method in KINDS:
-            arms = [lab.arm("methods", job, method, "vocab", P, seed)
-                    for P in plan.outside_lengths for seed in range(plan.seeds)]
-            rows += lab.run(method, arms)
-    return rows
-
-def compare_starts(lab, job):
-    """Every start with its own learning rate; see `best_rates`."""
-    plan, P = lab.plan, lab.plan.start_length
-    own = [(start, P) for start in plan.starts if not STARTS[start].rate_of]
-    rates = lab.best_rates(job, "prompt", own, WATCH[2::3])
-    arms = [lab.arm("initialization", job, "prompt", start, P, seed,
-                    rates[STARTS[start].rate_of or start, P])
-            for start in plan.starts for seed in range(plan.start_seeds)]
-    return lab.run("initialization", arms, WATCH)
-
-def compare_lengths(lab, job):
-    """Prompt and prefix of 1 to 100 vectors, pinned; where the window cuts, sliding as well. The
-    rate is tuned at three lengths, and the others take that of the nearest."""
-    plan, rows, window = lab.plan, [], lab.model.config.window or math.inf
-    for method in KINDS:
-        rated = plan.rated or plan.lengths[:1]
-        rates, arms = lab.best_rates(job, method, [("vocab", P) for P in rated]), []
-        for P in plan.lengths:
-            nearest = min(rated, key=lambda other: abs(math.log(other / P)))
-            for pinned in (None, 0) if P >= window else (None,):
-                arms += [lab.arm("length", job, method, "vocab", P, seed,
-                                 rates["vocab", nearest], pinned)
-                         for seed in range(plan.seeds)]
-        rows += lab.run(f"{method}: length", arms)
-    return rows
-
-def compare_distances(lab, job):
-    """A prompt trained right before the text, and English, with other text between: pinned, and
-    sliding out of the window."""
-    plan, rows = lab.plan, []
-    arms = [lab.arm("distance", job, "prompt", "related", plan.start_length, seed)
-            for seed in range(plan.seeds)]
-    lab.run("distance", arms)
-
-    def right(text):
-        return lab.measure([Arm(None, job)], None, 0, "valid", plan.test // 2, text)[0]["accuracy"]
-
-    ids = lab.tok.encode(max(JOBS[job].wordings + JOBS[job].unseen, key=right))
-    english = PromptTuning(initial_embeddings(lab.model, len(ids), "text", ids))
-    arms.append(Arm(english, job, facts=dict(experiment="distance", method="wording",
-                                             init="text", length=len(ids))))
-    for pinned, shown in ((None, "yes"), (0, "no")):
-        with torch.inference_mode():
-            past = prefill([arm.soft for arm in arms], lab.model, pinned)
-        for filler in plan.fillers:
-            measured = lab.measure(arms, past, 0, "test", plan.test // 2, filler=filler)
-            rows += [{**row, "pinned": shown} for row in measured]
-    return rows
-
-def keep_prompts(lab, job, results, out):
-    """Save a prompt of the length chosen as out/JOB.pt: the best of three seeds by validation. Say
-    what stands nearest to the vectors of all three, and to random ones."""
-    P = chosen_length(results, job, "prompt")
-    arms = [lab.arm("prompts", job, "prompt", "related", P, seed) for seed in range(3)]
-    rows = lab.run("a prompt to keep", arms)
-    losses = [row["loss"] for row in rows if row["split"] == "valid"]
-    best = arms[losses.index(min(losses))]
-    softprompt.save(best.soft, out / f"{job}.pt", lab.model, job=job, init="related",
-                    steps=lab.steps(job))
-    every = PromptTuning(torch.cat([arm.soft.embeddings for arm in arms]))  # (3 P, C)
-    near = softprompt.nearest_tokens(every, lab.model, 1, torch.Generator().manual_seed(0))
-    both = (f"{x.mean():.2f} ± {x.std() / len(x) ** 0.5:.2f}" for x in (near.cosines, near.control))
-    print(f"{job}: cosine to the nearest token", *both, "(learned, random), tokens",
-          [lab.tok.decode([i]) for i in near.ids[:, 0].tolist()])
-    return rows
-
-PICTURES = "initialization.png, length.png, methods.png and window.png"
-EXPERIMENTS = {"methods": compare_methods, "initialization": compare_starts,
-               "length": compare_lengths, "distance": compare_distances}
-
-def main_job(settings):
-    """All experiments on all jobs of the plan, and prompts to keep; then tables and pictures."""
-    start_time, (model, tok), out = time.time(), load_base(settings), Path(settings.out)
-    plan = QUICK if settings.quick else Plan()
-    out.mkdir(parents=True, exist_ok=True)
-    results = Results(out / "results.csv", plan.name, model.fingerprint()[:8])
-    results.add([])  # fails now, and not after the work, where nothing can be written
-    lab = Lab(model, tok, load_data(out), plan)
-    for job in plan.jobs:
-        for name, experiment in EXPERIMENTS.items():
-            if not results.find(experiment=name, job=job):
-                results.add(experiment(lab, job))
-    for job in plan.outside:
-        if not results.find(experiment="methods", job=job):
-            results.add(compare_methods(lab, job))
-    for job in plan.jobs:
-        if not results.find(experiment="prompts", job=job):
-            results.add(keep_prompts(lab, job, results, out))
-    report(results, STARTS, sum(p.numel() for p in model.parameters()))
-    draw(results, out, STARTS)
-    print(f"\nDone in {clock(time.time() - start_time)} minutes. Look at {PICTURES} in {out}/")
-
-def plot(settings):
-    """Draw the pictures of the last main job again."""
-    path = Path(settings.out) / "results.csv"
-    finished = [row for row in Results(path, "", "").rows if row["experiment"] == "prompts"]
-    if not finished:
-        raise ValueError(f"no finished main job in {path}: run `python train.py` first")
-    draw(Results(path, finished[-1]["plan"], finished[-1]["base"]), path.parent, STARTS)
-    print(f"drew {PICTURES} in {settings.out}/")
-
-# ------------------------------------------------------------------ one prompt: tune and generate
-
-def rows_behind(model, tok, pairs, length=0, wording="", answers=()):
-    """Pairs as rows of ids that fit behind `length` virtual tokens and a wording, whichever of
-    `answers` follows: a text that is too long loses its beginning. Raises ValueError where no room
-    is left for a text."""
-    first, limit = len(tok.encode(wording)), model.config.block_size
-    longest = max(len(tok.encode(f" {a}")) for a in {*answers, *(a for _, a in pairs)})
-    room = limit - length - longest  # for wording and text
-    if room <= first:
-        raise ValueError(f"soft prompt and answer of {length + longest} tokens and {first} of "
-                         f"wording leave no room for a text in block_size={limit}")
-    rows = [tok.example(text, answer, wording) for text, answer in pairs]
-    if cut := sum(len(question) > room for question, _ in rows):
-        print(f"{cut} of {len(rows)} texts are longer than the {room - first} tokens that are left "
-              "for them: their beginnings are cut off", file=sys.stderr)
-    return [(question[:first] + question[first:][first - room :], ids) for question, ids in rows]
-
-def few_answers(pairs, given=""):
-    """The different answers, sorted, where they are at most 20, else none; or those that are
-    `given`, with commas between. Raises ValueError where these lack one that occurs."""
-    occur = {answer for _, answer in pairs}
-    answers = {answer.strip() for answer in given.split(",")} - {""} or occur
-    if missing := sorted(occur - answers):
-        raise ValueError(f"--answers {given} lacks {missing[0]!r}, an answer in the data")
-    return sorted(answers) if given or len(answers) <= 20 else []
-
-def ids_of(tok, answers):
-    """The answers as the ids that `Tokenizer.example` gives them."""
-    return [tok.example("", answer)[1] for answer in answers]
-
-@torch.inference_mode()
-def judge(model, tok, past, rows, answers=()):
-    """(loss in nats a token, share answered exactly, share right when choosing among `answers`),
-    by greedy decoding; to choose, the next token is taken from those that lead to an answer.
-    Without `answers` the third is 1."""
-    sums = score(model, past, rows, 1, ids_of(tok, answers))[:, 0].tolist()
-    nats, tokens, right, chosen, _ = sums
-    return nats / tokens, right / len(rows), chosen / len(rows)
-
-@torch.inference_mode()
-def choose(model, tok, past, question, answers):
-    """The one of `answers` that `judge` takes as chosen, behind a past of one row."""
-    choices = ids_of(tok, answers)
-    sums = score(model, past, [(question, ids) for ids in choices], len(choices), choices)  # (5, A)
-    return answers[int(sums[3].argmax())]
-
-def compare(model, tok, pairs, commonest, answers, candidates):
-    """Print how each candidate (name, past or None, wording) does on these pairs, below always
-    giving the `commonest` answer; return the share that the last has right."""
-    share = f"{share_of(commonest, pairs):.3f}"
-    table = [(f"{len(pairs)} texts", "nats a token", "exact", f"among {len(answers)}"),
-             (f"always {commonest!r}", "-", share, share)]
-    for name, past, wording in progress("testing", candidates):
-        length = 0 if past is None else int(past.length.max())
-        rows = rows_behind(model, tok, pairs, length, wording, answers)
-        loss, exact, among = judge(model, tok, past, rows, answers)
-        table.append((name, f"{loss:.3f}", f"{exact:.3f}", f"{among:.3f}"))
-        right = among if answers else exact
-    width = max(len(line[0]) for line in table)
-    for name, loss, exact, among in table:
-        print(f"{name:{width}s}{loss:>14s}{exact:>8s}" + f"{among:>11s}" * bool(answers))
-    return right
-
-def starting_prompt(model, tok, settings):
-    """The soft prompt that `tune` begins with: at one of the INITIALIZATIONS, or a saved one."""
-    if settings.init not in INITIALIZATIONS:
-        if not Path(settings.init).is_file():
-            raise ValueError(f"--init {settings.init}: no such file, and none of {INITIALIZATIONS}")
-        soft = softprompt.load(settings.init, model)
-        if soft.kind != settings.method:
-            raise ValueError(f"{settings.init} is a {soft.kind}: give --method {soft.kind}")
-        return soft
-    if settings.init == "text" and not settings.init_text.strip():
-        raise ValueError('--init text starts from a text: give it with --init-text "..."')
-    ids, generator = tok.encode(settings.init_text), torch.Generator().manual_seed(settings.seed)
-    embeddings = initial_embeddings(model, settings.length, settings.init, ids, generator)
-    return KINDS[settings.method].start(model, embeddings)
-
-EVERY, PATIENCE = 20, 2  # steps between validations; after so many without gain the rate falls
-
-def tune(settings):
-    """Train one soft prompt on a job or on own data; what needs no training stands beside it.
-
-    The best vectors so far are saved each time the validation loss gets better: stopped at any
-    moment, it leaves a valid prompt, and `--init FILE` goes on from there. Where nothing gets
-    better any more, the learning rate falls to a third, and at the second time training ends."""
-    steps = settings.steps
-    if steps < 1 or settings.length < 1 or not 0 <= settings.lr < math.inf:
-        raise ValueError(f"--steps {steps} --length {settings.length} --lr {settings.lr}: give at "
-                         "least 1 step and 1 virtual token, and a rate")
-    model, tok = load_base(settings)
-    soft = starting_prompt(model, tok, settings)
-    name = Path(settings.data).stem if settings.data else settings.job or "library"
-    path = Path(settings.save or Path(settings.out) / f"{name}-{settings.method}.pt")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file")
-    train, valid = read_data(settings)
-    print(f"{name}: {len(train)} texts to learn from, {len(valid)} to validate; the first: "
-          f"{train[0][0]!r} -> {train[0][1]!r}")
-    answers, commonest = few_answers(train, settings.answers), commonest_answer(train)
-    rows = rows_behind(model, tok, train + valid, soft.length, "", answers)
-    few_valid, choices = rows[len(train) :][:128], ids_of(tok, answers)
-    arm = Arm(soft, "", settings.lr or learning_rate(soft.kind), settings.seed)
-    facts = dict(job=name, init=settings.init, init_text=settings.init_text, answers=answers,
-                 commonest=commonest, lr=arm.lr, fingerprint=model.fingerprint())
-    always = share_of(commonest, valid[:128])
-    best, since_best, falls = math.inf, 0, 0
-
-    def watch(step, past):
-        """Save what is better; after too much that is not, a smaller rate, and then the end."""
-        nonlocal best, since_best, falls
-        if step % EVERY and step < steps:
-            return False
-        with torch.inference_mode():
-            sums = score(model, past(), few_valid, 1, choices)  # (5, 1)
-        loss = float(objective(sums, len(few_valid), choices))
-        accuracy = float(sums[3 if choices else 2]) / len(few_valid)
-        say(f"step {step:4d}   validation: loss {loss:.3f}, {accuracy:.3f} right "
-            f"(always {commonest!r}: {always:.3f})")
-        since_best += 1
-        if loss < best:
-            best, since_best = loss, 0
-            softprompt.save(soft, path, model, **facts, step=step, loss=loss, accuracy=accuracy)
-        if since_best == PATIENCE:
-            arm.lr, since_best, falls = arm.lr / 3, 0, falls + 1
-        return falls == 2
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fit(model, [arm], {"": rows[: len(train)]}, steps, 16, watch, draw=draw_similar_rows,
-        title="training", choices=choices)
-    soft = softprompt.load(path, model, facts["fingerprint"])
+def show_one_text(lab, plan, first_seed):
+    """Train one prompt, and print what the base answers without it, with words, and with it."""
+    task, text = "first-letter-last", "Return the adjacency matrix of a graph."
+    arm = new_arm(lab, task, "prompt", "related", plan.start_length, 2, first_seed)
+    rows, steps = {task: lab.rows(task, "train")}, dict(plan.start_steps)[task]
+    for _ in progress(fit(lab.model, [arm], rows, steps, plan.examples), steps + 1, "one prompt"):
+        pass
+    hard_prompt = best_hard_prompt(lab, task, plan.final)
+    learned = f"{plan.start_length} learned vectors"
+    say(f"{text}   (asked for: the {TASKS[task].question})")
+    say(f"    no prompt: {answer_to(lab, text)}")
+    say(f"    {hard_prompt} {answer_to(lab, text, hard_prompt=hard_prompt)}")
     with torch.no_grad():
-        candidates = [("no prompt", None, ""),
-                      (f"{soft.kind} of {soft.length}", soft.past(model), "")]
-    if settings.init_text.strip():
-        candidates.insert(1, (repr(settings.init_text), None, settings.init_text))
-    right = compare(model, tok, valid, commonest, answers, candidates)
-    print(f"{path}: {soft.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
-          f"{100 * softprompt.trainable_fraction(soft, model):.3f} % of the base's numbers")
-    if right <= share_of(commonest, valid):
-        print(f"It is no better than always {commonest!r}: nothing was learned")
+        say(f"    {learned}: {answer_to(lab, text, past=arm.soft.past(lab.model))}")
 
-def generate(settings):
-    """Answer a text without and with each soft prompt (one that knows its answers chooses), or say
-    how well each does on a file of texts and answers."""
-    if not settings.prompt or bool(settings.text.strip()) == bool(settings.data):
-        raise ValueError('generate needs --prompt FILE..., and --text "..." or --data FILE')
-    pairs = read_pairs(settings.data) if settings.data else [(settings.text.strip(), "")]
-    model, tok = load_base(settings)
-    fingerprint = model.fingerprint()
-    softs = [PromptTuning(torch.empty(0, model.config.n_embd, device=model.device))]
-    softs += [softprompt.load(path, model, fingerprint) for path in settings.prompt]
-    names = ["without a prompt", *settings.prompt]
-    # The answers that the prompts were trained on, where they know; none where these were many.
-    known = [soft.facts["answers"] for soft in softs if "answers" in soft.facts]
-    answers = sorted({answer for each in known for answer in each})
-    if settings.data:
-        answers = answers if known else few_answers(pairs)
-        commonest = [soft.facts["commonest"] for soft in softs if "commonest" in soft.facts]
-        commonest += [commonest_answer(pairs)]
+
+def answer_to(lab, text, past=None, hard_prompt=""):
+    """What the base answers to a text, greedily, behind a past and a hard prompt."""
+    question, _ = lab.tok.example(text, "", hard_prompt)
+    [ids] = lab.model.generate([question], 8, past, stop=lab.tok.end)
+    return lab.tok.decode(ids).strip()
+
+
+# ------------------------------------------------------------------ experiment 1: initialization
+
+THRESHOLD = 0.5  # nats a token of validation loss: a task counts as learned. Fixed in advance
+
+
+def compare_starts(lab, plan, first_seed):
+    """Every start at every learning rate: nothing is tuned, and no rate is hidden."""
+    results = []
+    for task, steps in plan.start_steps:
+        arms = []
+        for start in plan.starts:
+            for rate in plan.rates:
+                for seed in range(first_seed, first_seed + plan.start_seeds):
+                    arm = new_arm(lab, task, "prompt", start, plan.start_length, rate, seed)
+                    arm.columns = {"start": start, "rate": rate}
+                    arms.append(arm)
+        rows = {task: lab.rows(task, "train")}
+        training = fit(lab.model, arms, rows, steps, plan.examples)
+        for step in progress(training, steps + 1, f"starts, {task}"):
+            if step % plan.measure_every == 0:
+                results += measure(lab, arms, step, "valid", plan.valid)
+    return results
+
+
+def steps_to_threshold(curve, threshold=THRESHOLD):
+    """The first step of a curve [(step, loss)] where the loss is at most the threshold; infinity
+    where it never is."""
+    return min((step for step, loss in curve if loss <= threshold), default=math.inf)
+
+
+def steps_needed(results, task):
+    """{(start, rate): [steps to the threshold of each seed]}."""
+    curves = defaultdict(list)
+    for row in results:
+        if row["task"] == task and row["split"] == "valid":
+            curves[row["start"], row["rate"], row["seed"]].append((row["step"], row["loss"]))
+    needed = defaultdict(list)
+    for (start, rate, _), curve in curves.items():
+        needed[start, rate].append(steps_to_threshold(curve))
+    return dict(needed)
+
+
+# ------------------------------------------------------------------ experiment 2: length
+
+
+def compare_lengths(lab, plan, first_seed):
+    """Prompts and prefixes of all lengths on each task, and what needs no training."""
+    results = []
+    for task, steps in plan.length_steps:
+        results += untrained(lab, task, plan.final)
+        for method, rate in plan.length_rates:
+            arms = []
+            for length in plan.lengths:
+                for seed in range(first_seed, first_seed + plan.length_seeds):
+                    arm = new_arm(lab, task, method, "vocab", length, rate, seed)
+                    arm.columns = {"method": method, "length": length}
+                    arms.append(arm)
+            rows = {task: lab.rows(task, "train")}
+            training = fit(lab.model, arms, rows, steps, plan.examples)
+            for _ in progress(training, steps + 1, f"lengths, {task}, {method}"):
+                pass
+            results += measure(lab, arms, steps, "valid", plan.final)
+            results += measure(lab, arms, steps, "test", plan.final)
+    return results
+
+
+def untrained(lab, task, n):
+    """Rows of results for what needs no training: no prompt, the best hard prompt, and always the
+    commonest answer of the training sentences."""
+    results = []
+    choices = {"none": "", "wording": best_hard_prompt(lab, task, n)}
+    for split in ("valid", "test"):
+        for method, words in choices.items():
+            loss, accuracy = score_hard_prompt(lab, task, words, split, n)
+            results.append(untrained_row(task, method, words, split, n, loss, accuracy))
+        answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
+        share = share_of(answer, TASKS[task].pairs(lab.data[split][:n]))
+        results.append(untrained_row(task, "always", answer, split, n, math.nan, share))
+    return results
+
+
+def untrained_row(task, method, words, split, n, loss, accuracy):
+    row = {"method": method, "length": 0, "task": task, "seed": 0, "step": 0, "split": split}
+    row |= {"loss": round(loss, 4), "accuracy": round(accuracy, 4), "sentences": n}
+    return {**row, "words": words}
+
+
+@torch.inference_mode()
+def score_hard_prompt(lab, task, hard_prompt, split, n):
+    """(loss, accuracy) of the base with an instruction in words, on the first n sentences."""
+    rows = lab.rows(task, split, n, hard_prompt)
+    losses, accuracies = mean_of_arms(score(lab.model, None, rows), 1)
+    return losses.item(), accuracies.item()
+
+
+def best_hard_prompt(lab, task, n=Plan.final):
+    """The hard prompt with the best accuracy on the first n validation sentences."""
+
+    def accuracy(hard_prompt):
+        return score_hard_prompt(lab, task, hard_prompt, "valid", n)[1]
+
+    return max(TASKS[task].hard_prompts, key=accuracy)
+
+
+def mean_error(accuracies, n):
+    """The mean accuracy, and its standard error over the seeds and over n sentences as a sample."""
+    p = mean(accuracies)
+    of_seeds = variance(accuracies) / len(accuracies) if len(accuracies) > 1 else 0.0
+    of_sentences = p * (1 - p) / n
+    return p, (of_seeds + of_sentences) ** 0.5
+
+
+def accuracies_of(results, task, method, split):
+    """{length: (mean accuracy, standard error)}, lengths in order."""
+    values, n = defaultdict(list), {}
+    for row in results:
+        if (row["task"], row["method"], row["split"]) == (task, method, split):
+            values[row["length"]].append(row["accuracy"])
+            n[row["length"]] = row["sentences"]
+    return {length: mean_error(values[length], n[length]) for length in sorted(values)}
+
+
+def chosen_length(results, task, method):
+    """The one-standard-error rule: the smallest length whose validation accuracy is within one
+    standard error of the best length's."""
+    accuracies = accuracies_of(results, task, method, "valid")
+    best, error = max(accuracies.values())
+    return min(P for P, (accuracy, _) in accuracies.items() if accuracy >= best - error)
+
+
+# ------------------------------------------------------------------ what each vector holds
+
+
+def ask_without_each_vector(lab, plan, first_seed):
+    """Prompts that hold two facts (R is C, C is R): without each vector, which answers are lost?"""
+    task, P, n = "swap-1", plan.vector_length, plan.final
+    seeds = range(first_seed, first_seed + plan.vector_seeds)
+    arms = [new_arm(lab, task, "prompt", "vocab", P, plan.vector_rate, seed) for seed in seeds]
+    rows = {task: lab.rows(task, "train")}
+    training = fit(lab.model, arms, rows, plan.vector_steps, plan.examples)
+    for _ in progress(training, plan.vector_steps + 1, f"vectors, {task}"):
+        pass
+    letters = [letter_of(sentence) for sentence in lab.data["test"][:n]]
+    results = []
+    for arm in arms:
         with torch.inference_mode():
-            candidates = [(name, soft.past(model), "") for name, soft in zip(names, softs)]
-        compare(model, tok, pairs, commonest[0], answers, candidates)
-        return
-    longest, width = max(soft.length for soft in softs), max(map(len, names))
-    [(row, _)] = rows_behind(model, tok, pairs, longest + 16, "", answers)
-    with torch.inference_mode():
-        past = prefill(softs, model)  # a row for each prompt
-        generated = model.generate([row] * len(softs), 16, past, stop=tok.end)
-        for i, (name, soft) in enumerate(zip(names, softs)):
-            text = " ".join(tok.decode(generated[i]).split())
-            if few := soft.facts.get("answers"):
-                text = choose(model, tok, past.rows(torch.tensor([i])), row, few)
-            print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  {text}")
+            past = arm.soft.past(lab.model)
+            for vector in (NONE_HIDDEN, *range(P)):
+                right = score(lab.model, hide(past, vector), lab.rows(task, "test", n)).right
+                for letter, accuracy in accuracy_by_letter(letters, right.tolist()).items():
+                    row = {"task": task, "seed": arm.seed, "vector": vector}
+                    results.append({**row, "letter": letter, "accuracy": round(accuracy, 4)})
+    return results
+
+
+NONE_HIDDEN = -1
+FUTURE = 2**20  # a position behind every text
+
+
+def hide(past, vector):
+    """The past with one virtual token hidden from every text behind it, or NONE_HIDDEN.
+
+    Its position is moved into the future, where no text sees it. (As an empty slot it would let the
+    text move up by a position, and that alone can cost answers.)
+    """
+    if vector == NONE_HIDDEN:
+        return past
+    positions = past.positions.clone()  # (1, P)
+    positions[:, vector] = FUTURE
+    return Past(past.keys, past.values, positions, past.pinned)
+
+
+def letter_of(sentence):
+    """The first letter if *swap-1* moves it, else "other"."""
+    letter = TASKS["first-letter-first"].answer(sentence)
+    return letter if letter in COMMON_LETTERS[:2] else "other"
+
+
+def accuracy_by_letter(letters, right):
+    """{letter: share right} over rows with these letters; right is 1.0 or 0.0 for each."""
+    of_letter = defaultdict(list)
+    for letter, value in zip(letters, right):
+        of_letter[letter].append(value)
+    return {letter: mean(values) for letter, values in of_letter.items()}
+
+
+def answers_lost(results, seed):
+    """{letter: [accuracy lost without each vector]} of one seed's prompt."""
+    accuracy = {}
+    for row in results:
+        if row["seed"] == seed:
+            accuracy[row["letter"], row["vector"]] = row["accuracy"]
+    lost = defaultdict(list)
+    for (letter, vector), value in sorted(accuracy.items()):
+        if vector != NONE_HIDDEN:
+            lost[letter].append(accuracy[letter, NONE_HIDDEN] - value)
+    return dict(lost)
+
+
+# ------------------------------------------------------------------ results
+
+INTEGERS = {"seed", "step", "length", "vector", "sentences"}
+NUMBERS = {"rate", "loss", "accuracy"}
+COLUMNS = {
+    "initialization": "task start rate seed step split loss accuracy sentences".split(),
+    "length": "task method length seed step split loss accuracy sentences words".split(),
+    "vectors": "task seed vector letter accuracy".split(),
+}
+
+
+def write_results(out, experiment, rows):
+    """Write OUT/EXPERIMENT.csv, whole or not at all."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, COLUMNS[experiment], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(Path(out) / f"{experiment}.csv", file.getvalue())
+
+
+def read_results(out, experiment):
+    """The rows of OUT/EXPERIMENT.csv; InputError names the line of what is no result."""
+    path = Path(out) / f"{experiment}.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = []
+        for row in reader:
+            try:
+                rows.append(parsed(row, COLUMNS[experiment]))
+            except (ValueError, TypeError) as problem:
+                raise InputError(f"{path}:{reader.line_num}: {problem}: remove the file") from None
+    if not rows:
+        raise InputError(f"{path}: there are no results in it: remove the file")
+    return rows
+
+
+def parsed(row, columns):
+    """One row of a results file with numbers in place of their texts; ValueError for another."""
+    if list(row) != columns or None in row.values():
+        raise ValueError(f"a row of {', '.join(columns)} is cut or has other columns")
+    numbers = {name: int(row[name]) for name in INTEGERS & row.keys()}
+    numbers |= {name: float(row[name]) for name in NUMBERS & row.keys()}
+    return {**row, **numbers}
+
+
+def write_text(path, text):
+    """Write a text file as a whole: at any moment there is the old one or the new one."""
+    part = Path(f"{path}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------ progress and messages
+
+
+def say(text, end="\n", file=None):
+    """Print over what is left of a line of progress."""
+    print(text.ljust(79), end=end, file=file, flush=True)
+
+
+def progress(steps, total, title):
+    """Yield the `total` steps; say on stderr what is going on, the share done and the time left.
+    That is one line of a terminal, or in a file a line every ten seconds."""
+    pause, end = (0.2, "\r") if sys.stderr.isatty() else (10, "\n")
+    started = said = time.time()
+    for done, step in enumerate(steps):
+        now = time.time()
+        if done and now - said > pause:
+            said = now
+            left = (now - started) / done * (total - done)
+            say(f"{title}: {100 * done // total:3d} %, {clock(left)} left", end, sys.stderr)
+        yield step
+    say(f"{title}: {clock(time.time() - started)} minutes", file=sys.stderr)
+
+
+def clock(seconds):
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def guard(work):
+    """Do the work. What a user can mend is one line on stderr and exit code 2; a mistake in the
+    code keeps its traceback."""
+    try:
+        work()
+    except (InputError, OSError) as problem:
+        message = " ".join(str(problem).split())  # one line, whatever a library says
+        say(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+# ------------------------------------------------------------------ pictures
+
+COLOURS = {  # one for each thing, in all pictures and classes
+    "none": "#595959",
+    "always": "#A6A6A6",
+    "wording": "#0072B2",
+    "prompt": "#009E73",
+    "prefix": "#E69F00",
+    "library": "#7F7F7F",
+    "first-letter-last": "#009E73",
+    "swap-1": "#0072B2",
+    "swap-4": "#D55E00",
+    **{name: start.colour for name, start in STARTS.items()},
+}
+
+
+def new_figure(width, height, rows=1, columns=1, **ratios):
+    """A Figure and its axes, (rows, columns). Not by pyplot, which depends on the screen."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
+    figure.get_layout_engine().set(wspace=0.04)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def label_lines(axis, labels, gap=0.06):
+    """Texts at the right ends of lines, [(height, text, colour)], moved apart where they would
+    overlap. `gap` is the least distance of two, as a share of the axis."""
+    to_axis = axis.transData + axis.transAxes.inverted()
+    low = -math.inf
+    for height, text, colour in sorted(labels):
+        y = max(to_axis.transform((1, height))[1], low + gap)
+        low = y
+        axis.text(1.02, y, text, transform=axis.transAxes, color=colour, va="center", weight="bold")
+
+
+def values_in_order(results, column):
+    """The different values of a column, in the order in which they come."""
+    return list(dict.fromkeys(row[column] for row in results))
+
+
+def practised_or_not(task):
+    return "a practised task" if TASKS[task].practised else "a task never practised"
+
+
+def times_sooner(needed, slow, fast):
+    """How many times as many steps the start `slow` needs as the start `fast`: at each learning
+    rate, {rate: ratio}, and each start at its own best rate. Medians of the seeds; the task learned
+    at once counts as one step. Rates at which one of the two never gets there are left out."""
+    steps = {where: max(1, median(seeds)) for where, seeds in needed.items()}
+    at_rate = {}
+    for start, rate in steps:
+        pair = (steps[slow, rate], steps[fast, rate])
+        if start == fast and max(pair) < math.inf:
+            at_rate[rate] = pair[0] / pair[1]
+    best = {
+        name: min(n for (start, _), n in steps.items() if start == name) for name in (slow, fast)
+    }
+    return at_rate, best[slow] / best[fast]
+
+
+COMPARED = ("normal", "related")  # the two starts that people argue about
+
+
+def draw_initialization(results):
+    """Steps until a task is learned: over the learning rate, a line for each start; and beside it,
+    all rates together, the same for a task where the start hardly matters."""
+    new_task, *practised = values_in_order(results, "task")
+    columns = 1 + len(practised)
+    figure, axes = new_figure(
+        7 + 3.2 * len(practised), 4.8, columns=columns, width_ratios=[2] + [1] * len(practised)
+    )
+    needed = steps_needed(results, new_task)
+    last = max(row["step"] for row in results)
+    draw_steps_over_rate(axes[0, 0], needed, last, new_task)
+    for axis, task in zip(axes[0, 1:], practised):
+        draw_steps_of_starts(axis, steps_needed(results, task), last, task)
+    at_rate, at_best = times_sooner(needed, *COMPARED)
+    draw_gap(axes[0, 0], needed, at_rate, last)
+    figure.suptitle(
+        f"From related text a prompt learns up to {max(at_rate.values()):.0f} times sooner than "
+        f"from noise,\nand {at_best:.1f} times when each has its own best learning rate"
+    )
+    return figure
+
+
+def height_of(steps, last):
+    """Where a number of steps stands on the axis: 0 at a half, and "never" at twice the last."""
+    return min(max(steps, 0.5), 2 * last)
+
+
+def draw_steps_over_rate(axis, needed, last, task):
+    labels = []
+    starts = list(dict.fromkeys(start for start, _ in needed))
+    for place, start in enumerate(starts):
+        rates = sorted(rate for name, rate in needed if name == start)
+        medians = [height_of(median(needed[start, rate]), last) for rate in rates]
+        colour = STARTS[start].colour
+        width = 3.5 if start in COMPARED else 1.5
+        axis.plot(rates, medians, "o-", color=colour, lw=width)
+        for rate in rates:
+            heights = [height_of(steps, last) for steps in needed[start, rate]]
+            beside = rate * 2 ** (0.06 * (place - 2.5))  # so that no dot hides another's
+            axis.plot([beside] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
+        labels.append((medians[-1], STARTS[start].label, colour))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axis.set_xlabel("learning rate (in units of the embeddings' spread)")
+    axis.set_ylabel("steps until the task is learned (a dot is a seed)")
+    finish_steps_axis(axis, last, task)
+    label_lines(axis, labels)
+
+
+def draw_steps_of_starts(axis, needed, last, task):
+    starts = list(dict.fromkeys(start for start, _ in needed))
+    for place, start in enumerate(starts):
+        seeds = []
+        for (name, _), steps in needed.items():
+            if name == start:
+                seeds += steps
+        heights = [height_of(steps, last) for steps in seeds]
+        colour = STARTS[start].colour
+        axis.plot([place] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
+        axis.plot(place, height_of(median(seeds), last), "o", color=colour, ms=10)
+    axis.set_xlim(-0.7, len(starts) - 0.3)
+    axis.set_xticks([])
+    axis.set_xlabel("the same starts")
+    finish_steps_axis(axis, last, task)
+
+
+def finish_steps_axis(axis, last, task):
+    ticks = [2**i for i in range(int(math.log2(last)) + 1)]
+    axis.set_yscale("log", base=2)
+    axis.set_yticks([0.5, *ticks, 2 * last], ["0", *map(str, ticks), "never"])
+    axis.minorticks_off()
+    axis.set_ylim(0.42, 2.4 * last)
+    axis.set_title(f"{practised_or_not(task)}:\n{TASKS[task].question}")
+
+
+def draw_gap(axis, needed, at_rate, last):
+    """An arrow from related text to noise, at the rate at which they are farthest apart."""
+    rate = max(at_rate, key=at_rate.get)
+    low = height_of(median(needed["related", rate]), last)
+    high = height_of(median(needed["normal", rate]), last)
+    arrow = {"arrowstyle": "<->", "color": "black", "lw": 1.5, "shrinkA": 5, "shrinkB": 5}
+    axis.annotate("", (rate, high), (rate, low), arrowprops=arrow)
+    text = f"{at_rate[rate]:.0f} times as many steps\nat the same learning rate"
+    axis.text(rate, low / 1.3, text, ha="center", va="top")
+
+
+UNTRAINED = {"always": "commonest\nanswer", "none": "no\nprompt", "wording": "best hard\nprompt"}
+
+
+def draw_length(results):
+    """Accuracy over length, a line for each task; left of it, what needs no training."""
+    methods = [name for name in values_in_order(results, "method") if name in METHODS]
+    figure, axes = new_figure(3 + 5.5 * len(methods), 4.8, columns=len(methods), sharey=True)
+    for axis, method in zip(axes[0], methods):
+        draw_accuracy_over_length(axis, results, method)
+    figure.suptitle(length_finding(results))
+    return figure
+
+
+def draw_accuracy_over_length(axis, results, method):
+    labels = []
+    lengths = sorted({row["length"] for row in results if row["method"] == method})
+    for task in values_in_order(results, "task"):
+        colour = COLOURS[task]
+        tested = accuracies_of(results, task, method, "test")
+        accuracies = [tested[length][0] for length in lengths]
+        errors = [tested[length][1] for length in lengths]
+        x = [math.log2(length) for length in lengths]
+        axis.errorbar(x, accuracies, errors, fmt="o-", color=colour, lw=2.5, elinewidth=1)
+        enough = chosen_length(results, task, method)
+        ring = {"ms": 15, "mfc": "none", "mew": 2}
+        axis.plot(math.log2(enough), tested[enough][0], "o", color=colour, **ring)
+        for place, name in enumerate(UNTRAINED):
+            [(accuracy, _)] = accuracies_of(results, task, name, "test").values()
+            axis.plot(place - 4, accuracy, "_", color=colour, ms=18, mew=3)
+        labels.append((accuracies[-1], textwrap.fill(TASKS[task].question, 24), colour))
+    places = [place - 4 for place in range(len(UNTRAINED))]
+    axis.axvline(-1, color="0.8", lw=1)
+    axis.set_xticks([*places, *x], [*UNTRAINED.values(), *map(str, lengths)])
+    axis.tick_params("x", labelsize=8)
+    axis.set_ylim(0, 1.04)
+    axis.set_xlabel("virtual tokens (ring: the fewest that are as good as the best)")
+    axis.set_ylabel("accuracy on the test sentences")
+    axis.set_title(f"{method} tuning")
+    label_lines(axis, labels, gap=0.13)
+
+
+def length_finding(results):
+    """The title of length.png, from the chosen lengths of prompts."""
+    enough = {}
+    for task in values_in_order(results, "task"):
+        enough[task] = chosen_length(results, task, "prompt")
+    found = ", ".join(f"{length} for {task}" for task, length in enough.items())
+    storing = [enough[task] for task in ("first-letter-last", "swap-1", "swap-4") if task in enough]
+    if storing == sorted(storing) and storing[0] < storing[-1]:
+        return f"The more a prompt has to store, the longer it must be\n(enough are {found})"
+    return f"How many virtual tokens are enough: {found}"
+
+
+def shown_seed(results):
+    """The seed that vectors.png shows first: the one in which some vector holds one letter alone
+    most clearly. For each letter that changes places, the most that is lost of it and of nothing
+    else; the seed with the largest sum."""
+
+    def clearness(seed):
+        lost = answers_lost(results, seed)
+        return sum(max(lost_alone(lost, letter)) for letter in COMMON_LETTERS[:2])
+
+    return max(values_in_order(results, "seed"), key=clearness)
+
+
+def lost_alone(lost, letter):
+    """Of each vector: how much more is lost of this letter than of any other, [P]."""
+    others = [values for name, values in lost.items() if name != letter]
+    return [own - max(rest) for own, *rest in zip(lost[letter], *others)]
+
+
+def draw_vectors(results):
+    """What is lost without each vector: the shown seed large, the others below it."""
+    first = shown_seed(results)
+    seeds = [first] + [seed for seed in values_in_order(results, "seed") if seed != first]
+    heights = [2.2] + [1] * (len(seeds) - 1)
+    figure, axes = new_figure(9, 1.2 + 0.95 * sum(heights), rows=len(seeds), height_ratios=heights)
+    for axis, seed in zip(axes[:, 0], seeds):
+        lost = answers_lost(results, seed)
+        letters = [*COMMON_LETTERS[:2], "other"]
+        grid = [lost[letter] for letter in letters]  # (letters, P)
+        image = axis.imshow(grid, cmap="Reds", vmin=0, vmax=1, aspect="auto")
+        axis.set_yticks(range(3), ["R is C", "C is R", "all other letters"])
+        axis.set_xticks(range(len(grid[0])), range(1, len(grid[0]) + 1))
+        axis.spines[["left", "bottom"]].set_visible(False)
+        axis.tick_params(length=0)
+        axis.set_title(f"seed {seed}", fontsize=9, loc="left")
+        for y, values in enumerate(grid):
+            for x, value in enumerate(values):
+                if value >= 0.1:
+                    ink = "white" if value > 0.6 else "black"
+                    axis.text(x, y, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+    axes[-1, 0].set_xlabel("the vector that is hidden")
+    figure.colorbar(image, ax=axes, label="share of the right answers that are lost", shrink=0.6)
+    figure.suptitle(vectors_finding(results))
+    return figure
+
+
+def vectors_finding(results):
+    """The title of vectors.png: for each letter, the vector that holds most of it and of nothing
+    else, in the prompt that is shown."""
+    lost = answers_lost(results, shown_seed(results))
+    found = []
+    for letter in COMMON_LETTERS[:2]:
+        alone = lost_alone(lost, letter)
+        vector = alone.index(max(alone))
+        found.append(f"vector {vector + 1} and it forgets {lost[letter][vector]:.0%} of {letter}")
+    return (
+        f"A prompt learned two facts, R is C and C is R.\nHide {found[0]}, hide {found[1]}, and no "
+        "other answer suffers as much"
+    )
+
 
 # ------------------------------------------------------------------ the command line
 
-VERBS = {"main": main_job, "tune": tune, "generate": generate, "plot": plot}
+
+class Experiment(NamedTuple):
+    """An experiment is a table, OUT/NAME.csv, and a picture of it, OUT/NAME.png."""
+
+    run: Callable  # (lab, plan, first_seed) -> rows of results
+    draw: Callable  # rows of results -> a matplotlib Figure
+
+
+EXPERIMENTS = {
+    "initialization": Experiment(compare_starts, draw_initialization),
+    "length": Experiment(compare_lengths, draw_length),
+    "vectors": Experiment(ask_without_each_vector, draw_vectors),
+}
+
+
+def main_job(settings):
+    """All experiments, one after another; each leaves its table and its picture."""
+    started = time.time()
+    model, tok = load_base(settings.base, settings.device)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    lab = Lab(model, tok, load_data(out))
+    plan = QUICK if settings.quick else Plan()
+    show_one_text(lab, plan, settings.seed)
+    for name, experiment in EXPERIMENTS.items():
+        write_results(out, name, experiment.run(lab, plan, settings.seed))
+        draw(out, name)
+    say(f"Done in {clock(time.time() - started)} minutes.")
+
+
+def draw_again(out):
+    """The pictures of the experiments whose tables are in the folder; InputError without any."""
+    found = [name for name in EXPERIMENTS if (Path(out) / f"{name}.csv").exists()]
+    if not found:
+        raise InputError(f"no results in {out}: run `python train.py --out {out}` first")
+    for name in found:
+        draw(out, name)
+
+
+def draw(out, name):
+    """Draw OUT/NAME.png from OUT/NAME.csv, and say so."""
+    figure = EXPERIMENTS[name].draw(read_results(out, name))
+    picture = Path(out) / f"{name}.png"
+    figure.savefig(picture, dpi=130)
+    say(f"{picture}")
+
 
 def parse(arguments):
-    """The verb and its settings; the options are the fields of Settings."""
-    parser = argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
-                                     argument_default=argparse.SUPPRESS,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = fail
-    parser.add_argument("verb", nargs="?", choices=VERBS, default="main", help="what to do (main)")
-    for f in fields(Settings):
-        kind = {"type": f.type, "choices": f.metadata["choices"]}
-        kind = {bool: {"action": "store_true"}, tuple: {"nargs": "+"}}.get(f.type, kind)
-        text = f"{f.metadata['help']} ({f.metadata['verbs']}; {f.default})"
-        parser.add_argument("--" + f.name.replace("_", "-"), help=text, **kind)
-    given = vars(parser.parse_args(arguments))
-    verb = given.pop("verb")
-    for f in fields(Settings):
-        if f.name in given and verb not in f.metadata["verbs"].split():
-            fail(f"--{f.name.replace('_', '-')} belongs to {f.metadata['verbs']}, not to {verb}")
-    return verb, Settings(**given)
+    parser = argparse.ArgumentParser(
+        "train.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = refuse
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a first look: fewer arms, in less than a minute")
+    add("--plot", action="store_true", help="train nothing, draw again what is in the folder")
+    add("--out", default="out", help="folder for tables and pictures (out)")
+    add("--base", default=BASE, help="file of the base (tutorials/base.pt)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (auto)")
+    add("--seed", type=int, default=0, help="the first of the seeds (0)")
+    return parser.parse_args(arguments)
 
-def fail(message):
-    print("error:", *str(message).split(), file=sys.stderr)  # one line, whatever a library says
-    sys.exit(2)
 
-def guard(work, settings):
-    """Do the work; what a user can mend is one line on stderr, and exit code 2."""
-    try:
-        work(settings)
-    except (ValueError, OSError) as problem:
-        fail(problem)
-    except KeyboardInterrupt:
-        print("\ninterrupted. The main job and pretrain.py go on when you start them again; tune "
-              "has saved its best prompt: go on with --init FILE", file=sys.stderr)
-        sys.exit(130)
+def refuse(message):
+    """What argparse calls for words that it does not know."""
+    raise InputError(message)
+
 
 def main(arguments=None):
-    verb, settings = parse(arguments)
-    guard(VERBS[verb], settings)
+    settings = parse(arguments)
+    if settings.plot:
+        draw_again(settings.out)
+    else:
+        main_job(settings)
+
 
 if __name__ == "__main__":
-    main()
+    guard(main)

@@ -1,4 +1,4 @@
-"""model.py as identities: fused equals written out, cached equals uncached, blocks equal mask."""
+"""model.py as identities: attention equals a loop, cached equals uncached, padded equals plain."""
 
 import random
 
@@ -8,46 +8,73 @@ import torch.nn.functional as F
 from conftest import as_mha, ids, make_model
 
 import model as model_file
-from model import GPT, GPTConfig, Past, attention, attention_mask, blocks, linear, read, rotate
-from model import visible
+from model import (
+    GPT,
+    GPTConfig,
+    InputError,
+    Past,
+    attention,
+    attention_mask,
+    choose_next,
+    linear,
+    read,
+    rotary_angles,
+    rotate,
+    visible,
+)
+
+# ------------------------------------------------------------------ what a text sees
+
+
+def seen_keys(q_pos, k_pos, pinned, window):
+    """The definition: the places of the keys that one query sees, k_pos (S,)."""
+    seen = []
+    for s, k in enumerate(k_pos.tolist()):
+        near = window is None or k > q_pos - window or k < pinned
+        if 0 <= k <= q_pos and near:
+            seen.append(s)
+    return seen
+
 
 def loop_attention(q, k, v, q_pos, k_pos, pinned, window):
-    """The definition: one query, one head, one key after another. A query with no key gets 0."""
-    (B, H, T, D), G = q.shape, q.shape[1] // k.shape[1]
+    """The definition: one query after another. A query that sees no key reads 0."""
+    B, H, T, D = q.shape
+    G = H // k.shape[1]
     out = torch.zeros_like(q)
     for b in range(B):
-        for h in range(H):
-            for t in range(T):
-                seen = [
-                    s
-                    for s in range(k.shape[2])
-                    if 0 <= k_pos[b, s] <= q_pos[b, t]
-                    and (
-                        window is None or k_pos[b, s] > q_pos[b, t] - window
-                        or k_pos[b, s] < pinned[b])
-                ]
+        for t in range(T):
+            seen = seen_keys(int(q_pos[b, t]), k_pos[b], int(pinned[b]), window)
+            for h in range(H):
                 if seen:
-                    weights = (k[b, h // G, seen] @ q[b, h, t] / D**0.5).softmax(0)
-                    out[b, h, t] = weights @ v[b, h // G, seen]
+                    weights = (k[b, h // G, seen] @ q[b, h, t] / D**0.5).softmax(0)  # (seen,)
+                    out[b, h, t] = weights @ v[b, h // G, seen]  # (D,)
     return out
 
-@pytest.mark.parametrize("seed", range(60))
+
+def random_positions(gen, B, before, T):
+    """Positions (B, before + T) of slots of which some are empty, and `pinned` (B,)."""
+    real = torch.rand(B, before + T) < gen.choice([0.6, 1.0])
+    positions = (real.cumsum(1) - 1).masked_fill(~real, -1)
+    lengths = real[:, :before].sum(1)  # (B,)
+    pinned = torch.tensor([gen.randint(0, int(length)) for length in lengths])
+    return positions, pinned
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_attention_is_the_loop_over_positions(seed):
     gen = random.Random(seed)
     torch.manual_seed(seed)
     B, H, Hkv, D, T = gen.randint(1, 3), 4, gen.choice([1, 2, 4]), 8, gen.randint(1, 24)
-    before, window = gen.randint(0, 12), gen.choice([None, 1, 2, 3, 5, 64])
-    real = torch.rand(B, before + T) < gen.choice([0.6, 1.0])
-    k_pos = (real.cumsum(1) - 1).masked_fill(~real, -1)
+    before = gen.randint(0, 12)
+    window = gen.choice([None, 1, 2, 3, 5, 64])
+    k_pos, pinned = random_positions(gen, B, before, T)
     q_pos = k_pos[:, before:]
-    pinned = torch.tensor([gen.randint(0, int((k_pos[b, :before] >= 0).sum())) for b in range(B)])
     q = torch.randn(B, H, T, D, requires_grad=True)
-    k, v = torch.randn(2, B, Hkv, before + T, D).unbind(0)
-    config = GPTConfig(8, 99, 1, H, H * D, n_kv_head=Hkv, window=window)
-    mask = attention_mask(q_pos, k_pos, pinned, config, q.dtype)
+    k = torch.randn(B, Hkv, before + T, D)
+    v = torch.randn(B, Hkv, before + T, D)
+    mask = attention_mask(q_pos, k_pos, pinned, window, q.dtype)
     # Kernels disagree about a query that sees nothing (0 or NaN), so there must be none.
-    parts = [part[2] for part in mask] if isinstance(mask, list) else [mask]
-    assert all(part is None or part.isfinite().any(-1).all() for part in parts)
+    assert mask.isfinite().any(-1).all()
     out = attention(q, k, v, mask)
     want = loop_attention(q, k, v, q_pos, k_pos, pinned, window)
     real = (q_pos >= 0)[:, None, :, None]
@@ -56,70 +83,91 @@ def test_attention_is_the_loop_over_positions(seed):
     (out * real).sum().backward()
     assert q.grad.isfinite().all()
 
+
+def test_the_rule_of_what_is_visible_by_hand():
+    q_pos = torch.tensor([[6]])
+    k_pos = torch.tensor([[0, 1, 2, 3, -1, 4, 5, 6, 7]])
+    pinned = torch.tensor([2])
+    yes, no = True, False
+    all_keys = visible(q_pos, k_pos, pinned)
+    assert all_keys.tolist() == [[[yes, yes, yes, yes, no, yes, yes, yes, no]]]
+    near = visible(q_pos, k_pos, pinned, window=3)
+    assert near.tolist() == [[[yes, yes, no, no, no, yes, yes, yes, no]]]
+
+
+def test_the_mask_is_not_repeated_for_the_query_heads(monkeypatch):
+    """Else one virtual token before many long texts takes many times the memory of none."""
+    shapes = []
+    plain = F.scaled_dot_product_attention
+
+    def spy(q, k, v, attn_mask):
+        shapes.append((q.shape[1], attn_mask.shape))
+        return plain(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    model = make_model()
+    _, past = model(ids(1, 3))
+    model(ids(5, 7), past)
+    assert shapes[-1] == (4, (5, 1, 7, 10))  # 4 heads; (B, 1, T, S)
+
+
 def test_rotation_turns_pairs_half_a_head_apart():
     """As complex numbers x_i + i x_{i + D/2}, times e^{i angle}: Hugging Face's layout."""
-    x, angles = torch.randn(2, 4, 5, 8), torch.randn(2, 1, 5, 4)
+    x = torch.randn(2, 4, 5, 8)
+    angles = torch.randn(2, 1, 5, 4)
     turned = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones_like(angles), angles)
     want = torch.cat((turned.real, turned.imag), -1)
     assert torch.allclose(rotate(x, angles.cos(), angles.sin()), want, atol=1e-6)
 
-@pytest.mark.parametrize("pinned", [0, 3, 40])
-@pytest.mark.parametrize("side", ["none", "left", "right", "between"])
-def test_window_in_blocks_is_the_window_as_a_mask(pinned, side, monkeypatch):
-    model = make_model(window=7)
-    idx = ids(3, 150)
-    if side == "left":
-        idx[0, :9] = -1
-    if side == "right":
-        idx[1, -30:] = -1
-    if side == "between":
-        idx[2, 20:60] = -1
-    empty = [torch.zeros(1, 2, 0, 8)] * 2
-    past = Past(empty, empty, torch.zeros(1, 0, dtype=torch.long), pinned)
-    used = []
-    monkeypatch.setattr(model_file, "blocks", lambda *a: used.append(1) or blocks(*a))
-    fast, _ = model(idx, past)
 
-    def one_block(q_pos, k_pos, pinned, window):  # all keys for all queries: the plain mask
-        return [(torch.arange(q_pos.shape[1]), torch.arange(k_pos.shape[1]))]
+def test_angles_are_position_times_a_speed_that_falls_with_the_pair():
+    config = GPTConfig(8, 99, 1, 2, 16, rope_base=100.0)  # D = 8: four pairs
+    angles = rotary_angles(torch.tensor([[0, 1, 50]]), config)
+    speeds = torch.tensor([1.0, 100**-0.25, 100**-0.5, 100**-0.75])
+    assert angles.shape == (1, 1, 3, 4)
+    assert torch.allclose(angles[0, 0], torch.tensor([[0.0], [1.0], [50.0]]) * speeds)
 
-    monkeypatch.setattr(model_file, "blocks", one_block)
-    slow, _ = model(idx, past)
-    assert used or pinned == 40
-    assert torch.allclose(fast[idx >= 0], slow[idx >= 0], atol=1e-5)
-
-def test_blocks_look_at_few_keys_and_miss_none():
-    position, pinned = torch.arange(4096)[None], torch.tensor([4])
-    parts = blocks(position, position, pinned, 32)
-    assert len(parts) == 128 and max(len(keys) for _, keys in parts) == 4 + 32 + 32 - 1
-    see = [visible(position[:, queries], keys[None], pinned, 32).sum() for queries, keys in parts]
-    assert sum(see) == visible(position, position, pinned, 32).sum()
 
 @pytest.mark.parametrize("n_layer", [1, 2, 3])
-def test_receptive_field_of_the_window(n_layer):
-    window, model = 4, make_model(n_layer=n_layer, window=4)
+def test_the_window_reaches_as_far_as_its_layers_carry(n_layer):
+    window = 4
+    model = make_model(n_layer=n_layer, window=window)
     embeds = torch.randn(1, 30, 32, requires_grad=True)
     logits, _ = model(embeds=embeds)
     logits[0, -1].sum().backward()
-    reached = embeds.grad[0].abs().sum(1) > 0
+    reached = embeds.grad[0].abs().sum(1) > 0  # (T,)
     assert reached.tolist() == [29 - t <= n_layer * (window - 1) for t in range(30)]
 
-def test_window_as_wide_as_the_text_is_full_attention():
+
+def test_a_window_as_wide_as_the_text_is_full_attention():
     idx = ids(2, 12)
     full, wide = make_model(), make_model(window=12)
+    narrow = make_model(window=11)
     assert torch.allclose(full(idx)[0], wide(idx)[0], atol=1e-5)
+    assert not torch.allclose(full(idx)[0][:, -1], narrow(idx)[0][:, -1], atol=1e-3)
+
+
+def random_past(rows, slots, heads=2):
+    """A past of rows that share nothing, for `make_model()`."""
+    keys = [torch.randn(rows, heads, slots, 8) for _ in range(2)]
+    values = [torch.randn(rows, heads, slots, 8) for _ in range(2)]
+    return Past(keys, values, torch.arange(slots).expand(rows, -1))
+
 
 def test_gqa_is_mha_with_each_key_value_head_repeated():
     gqa = make_model()
     mha = as_mha(gqa)
     idx = ids(2, 15)
     assert torch.allclose(gqa(idx)[0], mha(idx)[0], atol=1e-5)
-    past = Past(
-        *([torch.randn(2, 2, 4, 8) for _ in range(2)] for _ in range(2)),
-        torch.arange(4).expand(2, -1))
-    wide = Past(
-        *([x.repeat_interleave(2, 1) for x in s] for s in (past.keys, past.values)), past.positions)
+    past = random_past(2, 4)
+    keys = [layer.repeat_interleave(2, 1) for layer in past.keys]
+    values = [layer.repeat_interleave(2, 1) for layer in past.values]
+    wide = Past(keys, values, past.positions)
     assert torch.allclose(gqa(idx, past)[0], mha(idx, wide)[0], atol=1e-5)
+
+
+# ------------------------------------------------------------------ empty slots and the past
+
 
 def test_positions_are_relative_and_padding_changes_nothing(model):
     idx = ids(1, 9)
@@ -128,6 +176,15 @@ def test_positions_are_relative_and_padding_changes_nothing(model):
         padded = F.pad(idx, (left, right), value=-1)
         assert torch.allclose(model(padded)[0][:, left : left + 9], plain, atol=1e-5)
 
+
+def test_empty_slots_between_the_words_change_nothing(model):
+    idx = ids(1, 9)
+    plain, _ = model(idx)
+    spread = torch.full((1, 18), -1)
+    spread[:, ::2] = idx
+    assert torch.allclose(model(spread)[0][:, ::2], plain, atol=1e-5)
+
+
 def test_a_row_of_empty_slots_is_finite_and_has_no_gradient(model):
     idx = ids(2, 6)
     idx[1] = -1
@@ -135,7 +192,15 @@ def test_a_row_of_empty_slots_is_finite_and_has_no_gradient(model):
     logits, _ = model(idx, embeds=embeds)
     assert logits.isfinite().all()
     F.cross_entropy(logits[0], ids(6)).backward()
-    assert embeds.grad.isfinite().all() and embeds.grad[1].abs().max() == 0
+    assert embeds.grad.isfinite().all()
+    assert embeds.grad[1].abs().max() == 0
+
+
+def test_embeddings_in_place_of_ids_are_the_ids(model):
+    idx = ids(2, 6)
+    embeds = model.model.embed_tokens(idx)
+    assert torch.equal(model(embeds=embeds)[0], model(idx)[0])
+
 
 def test_pieces_with_a_cache_are_the_whole(model):
     idx = ids(2, 40)
@@ -146,105 +211,322 @@ def test_pieces_with_a_cache_are_the_whole(model):
         assert torch.allclose(torch.cat((first, second), 1), whole, atol=1e-5)
         assert past.length.tolist() == [40, 40]
 
+
+def test_two_continuations_of_one_past_do_not_write_over_one_another(model):
+    """Token by token and by turns: each goes on as if the other were not there."""
+    start, first, second = ids(1, 5), ids(1, 8, seed=2), ids(1, 8, seed=3)
+    _, past = model(start)
+    kept = [layer.clone() for layer in past.keys + past.values]
+    past_1, past_2 = past, past
+    logits_1, logits_2 = [], []
+    for t in range(8):
+        logits, past_1 = model(first[:, t : t + 1], past_1)
+        logits_1.append(logits)
+        logits, past_2 = model(second[:, t : t + 1], past_2)
+        logits_2.append(logits)
+    for text, parts in ((first, logits_1), (second, logits_2)):
+        want, _ = model(torch.cat((start, text), 1))
+        assert torch.allclose(torch.cat(parts, 1), want[:, 5:], atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(kept, past.keys + past.values))
+
+
+def test_a_past_of_one_row_stands_before_every_text(model):
+    start, texts = ids(1, 5), ids(2, 6, seed=2)
+    _, past = model(start)
+    for _ in range(2):  # the first call does not use it up
+        logits, longer = model(texts, past)
+        want, _ = model(torch.cat((start.expand(2, -1), texts), 1))
+        assert torch.allclose(logits, want[:, 5:], atol=1e-5)
+        assert longer.length.tolist() == [11, 11]
+    rows = [row.tolist() for row in texts]
+    together = model.generate(rows, 9, past)
+    assert together == [model.generate([row], 9, past)[0] for row in rows]
+
+
+def test_a_past_of_other_rows_than_the_text_is_refused():
+    with pytest.raises(InputError, match="a past of 3 rows before 2 rows"):
+        make_model()(ids(2, 4), random_past(3, 5))
+
+
+def test_named_rows_of_a_past_are_these_rows():
+    past = random_past(3, 4)
+    past.pinned = torch.tensor([0, 1, 2])
+    past.positions = torch.tensor([[0, 1, 2, 3], [0, -1, 1, -1], [0, 1, -1, -1]])
+    assert past.length.tolist() == [4, 2, 2]
+    some = past.rows(torch.tensor([2, 1, 2]))
+    assert some.pinned.tolist() == [2, 1, 2]
+    assert some.positions.tolist() == [[0, 1, -1], [0, -1, 1], [0, 1, -1]]
+    for layer in range(2):
+        assert torch.equal(some.keys[layer], past.keys[layer][[2, 1, 2], :, :3])
+        assert torch.equal(some.values[layer], past.values[layer][[2, 1, 2], :, :3])
+
+
+def test_a_past_without_slots_is_no_past(model):
+    idx = ids(2, 6)
+    assert torch.equal(model(idx, model.empty_past(2))[0], model(idx)[0])
+    assert model.empty_past(2).length.tolist() == [0, 0]
+
+
+# ------------------------------------------------------------------ loss and logits
+
+
+def test_states_from_a_slot_on_are_the_end_of_all_states(model):
+    idx = ids(2, 9)
+    all_states, past = model.hidden(idx)
+    last_states, last_past = model.hidden(idx, first=6)
+    assert torch.allclose(last_states, all_states[:, 6:], atol=1e-5)
+    for a, b in zip(past.keys + past.values, last_past.keys + last_past.values):
+        assert torch.equal(a, b)
+
+
 def test_loss_is_the_cross_entropy_of_what_is_scored(model):
     idx, targets = ids(3, 8), ids(3, 8, seed=2)
-    targets[:, ::2] = -1
+    targets[:, :2] = -1
+    targets[0, ::2] = -1
     logits, _ = model(idx)
     want = F.cross_entropy(logits.reshape(-1, 50), targets.reshape(-1), ignore_index=-1)
     assert torch.allclose(model.loss(idx, targets), want, atol=1e-6)
+    assert torch.allclose(model.scored(idx, targets), logits[targets >= 0], atol=1e-5)
 
-def test_generation_is_greedy_decoding_without_a_cache(model):
-    rows = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11]]
-    want = []
-    for row in rows:
-        row, n = list(row), len(row)
-        for _ in range(20):
-            row.append(int(model(torch.tensor([row]))[0][0, -1].argmax()))
-        want.append(row[n:])
-    assert model.generate(rows, 20) == want
-    stop = want[0][5]
-    cut = [row[: row.index(stop)] if stop in row else row for row in want]
-    assert model.generate(rows, 20, stop=stop) == cut
-    assert model.generate(rows, 0) == [[], [], []]
 
-def test_room_for_tokens_to_come_changes_nothing(model):
-    idx, outside = ids(2, 150), model(ids(2, 5, seed=3))[1]
-    first, past = model(idx[:, :9], outside)
-    spare, parts = past.reserve(64), [first]
-    for t in range(9, 150):  # 64 tokens go into the room, the others behind it
-        logits, spare = model(idx[:, t : t + 1], spare)
-        parts.append(logits)
-    assert torch.allclose(torch.cat(parts, 1), model(idx, outside)[0], atol=1e-5)
-    assert past.positions.shape[1] == 14 and spare.length.tolist() == [155, 155]
-    rows = [[1, 2, 3], [4]]
-    long = model.generate(rows, 140)  # beyond one and two rooms
-    for row, new in zip(rows, long):
-        text = row + new
-        want = model(torch.tensor([text[:-1]]))[0][0, len(row) - 1 :].argmax(1)  # (140,)
-        assert new == want.tolist()
+def test_an_untied_head_has_its_own_weight():
+    model = make_model(tie_embeddings=False)
+    h, _ = model.hidden(ids(1, 4))
+    assert torch.allclose(model(ids(1, 4))[0], h @ model.lm_head.weight.T, atol=1e-5)
+    tied = make_model()
+    assert "lm_head.weight" not in tied.state_dict()
+    h, _ = tied.hidden(ids(1, 4))
+    assert torch.allclose(tied(ids(1, 4))[0], h @ tied.model.embed_tokens.weight.T, atol=1e-5)
+
 
 @pytest.mark.parametrize("rows", [(1,), (16,), (17,), (2, 3), (0, 4)])
 def test_a_product_in_slabs_is_the_product(rows):
-    gen = torch.Generator().manual_seed(0)
-    weight = torch.randn(1030, 514, generator=gen)  # big enough for slabs
-    x = torch.randn(*rows, 514, generator=gen, requires_grad=True)
+    weight = torch.randn(1030, 514)  # big enough for slabs
+    x = torch.randn(*rows, 514, requires_grad=True)
     ours, plain = linear(x, weight), F.linear(x, weight)
-    assert ours.shape == plain.shape and torch.allclose(ours, plain, atol=1e-3)
-    grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (ours, plain)]
-    assert torch.allclose(*grads, rtol=1e-4, atol=0.1)
+    assert ours.shape == plain.shape
+    assert torch.allclose(ours, plain, atol=1e-3)
+    [our_grad] = torch.autograd.grad(ours.square().sum(), x)
+    [plain_grad] = torch.autograd.grad(plain.square().sum(), x)
+    assert torch.allclose(our_grad, plain_grad, rtol=1e-4, atol=0.1)
 
-def test_sampling_follows_its_generator_and_top_k():
+
+# ------------------------------------------------------------------ generation
+
+ROWS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11]]
+
+
+def greedy(model, row, n):
+    """The definition: the likeliest id, again and again, without a cache."""
+    text = list(row)
+    for _ in range(n):
+        logits, _ = model(torch.tensor([text]))
+        text.append(int(logits[0, -1].argmax()))
+    return text[len(row) :]
+
+
+def test_generation_is_greedy_decoding_without_a_cache(model):
+    assert model.generate(ROWS, 20) == [greedy(model, row, 20) for row in ROWS]
+    assert model.generate(ROWS, 0) == [[], [], []]
+
+
+def before_the_first(row, stops):
+    """What of a row stands before the first of the stops."""
+    kept = []
+    for i in row:
+        if i in stops:
+            break
+        kept.append(i)
+    return kept
+
+
+def test_a_stop_ends_its_row_and_is_not_part_of_it(model):
+    whole = model.generate(ROWS, 20)
+    one = whole[0][5]
+    two = [whole[1][7], whole[2][3]]
+    assert model.generate(ROWS, 20, stop=one) == [before_the_first(row, [one]) for row in whole]
+    assert model.generate(ROWS, 20, stop=two) == [before_the_first(row, two) for row in whole]
+    assert model.generate(ROWS, 20, stop=[]) == whole
+    at_once = [row[0] for row in whole]
+    assert model.generate(ROWS, 20, stop=at_once) == [[], [], []]
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_sampling_follows_its_generator():
     model = make_model()
-    draw = [
-        model.generate([[1, 2]], 30, temperature=2.0, generator=torch.Generator().manual_seed(s))
-        for s in (0, 0, 1)]
-    assert draw[0] == draw[1] != draw[2]
-    assert model.generate([[1, 2]], 30, temperature=2.0, top_k=1) == model.generate([[1, 2]], 30)
+    drawn = []
+    for seed in (0, 0, 1):
+        drawn.append(model.generate([[1, 2]], 30, temperature=2.0, generator=seeded(seed)))
+    assert drawn[0] == drawn[1]
+    assert drawn[1] != drawn[2]
 
-def test_save_load_and_fingerprint(tmp_path, model):
+
+def test_draws_have_the_chances_of_the_softmax():
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+    n = 40_000
+    for temperature, top_k in ((1.0, None), (2.0, None), (0.5, 0), (1.0, 2), (1.0, 9)):
+        drawn = choose_next(logits.expand(n, -1), temperature, top_k, seeded(0))  # (n,)
+        chances = (logits[0] / temperature).softmax(0)  # (V,)
+        if top_k:
+            chances[: max(0, 4 - top_k)] = 0
+            chances = chances / chances.sum()
+        assert torch.allclose(drawn.bincount(minlength=4) / n, chances, atol=0.01)
+
+
+@pytest.mark.parametrize("temperature, top_k", [(0.0, None), (1e-45, None), (5e-324, 0), (9.0, 1)])
+def test_no_temperature_and_one_candidate_are_greedy(temperature, top_k):
+    logits = torch.randn(200, 50)
+    chosen = choose_next(logits, temperature, top_k, seeded(0))
+    assert chosen.tolist() == logits.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nothing_is_chosen_from_logits_that_are_not_numbers(temperature):
+    logits = torch.zeros(3, 5)
+    logits[1, 4] = torch.nan
+    with pytest.raises(InputError, match="^row 1: the model's logits are not numbers"):
+        choose_next(logits, temperature, None, None)
+    model = make_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(InputError, match="not numbers"):
+        model.generate([[1, 2]], 3)
+
+
+@pytest.mark.parametrize(
+    "temperature, top_k",
+    [(-1.0, None), (float("nan"), None), (float("inf"), None), (1.0, -1), (0.0, -1)],
+)
+def test_settings_out_of_range_are_refused(temperature, top_k):
+    with pytest.raises(InputError, match="give 0 or more"):
+        choose_next(torch.zeros(1, 5), temperature, top_k, None)
+
+
+# ------------------------------------------------------------------ what does not fit
+
+
+def test_no_room_is_said_with_both_numbers():
+    model = make_model(block_size=10)
+    with pytest.raises(InputError, match="11 positions.*block_size=10"):
+        model(ids(1, 11))
+    _, past = model(ids(1, 6))
+    with pytest.raises(InputError, match="12 positions.*block_size=10"):
+        model(ids(2, 6), past)
+    with pytest.raises(InputError, match="0 virtual tokens.*8 of text.*3 new.*block_size=10"):
+        model.generate([[1] * 8], 3)
+    with pytest.raises(InputError, match="6 virtual tokens.*2 of text.*3 new.*block_size=10"):
+        model.generate([[1], [1] * 2], 3, past)
+    model.generate([[1]], 3, past)
+    model(F.pad(ids(1, 10), (5, 5), value=-1))  # empty slots take no position
+
+
+@pytest.mark.parametrize("rows", [[], [[1], []]])
+def test_generation_needs_an_id_in_every_row(rows):
+    with pytest.raises(InputError, match="at least one id"):
+        make_model().generate(rows, 3)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"),
+        (dict(n_kv_head=3), "n_head=4 is not a multiple of n_kv_head=3"),
+        (dict(head_dim=7), "head_dim=7: rotary positions"),
+        (dict(window=0), "window=0: give a whole number above 0"),
+        (dict(window=2.5), "window=2.5: give a whole number above 0"),
+        (dict(n_layer=-1), "n_layer=-1: give a whole number above 0"),
+        (dict(block_size="many"), "block_size='many': give a whole number above 0"),
+        (dict(norm_eps=0), "norm_eps=0: give a number above 0"),
+        (dict(rope_base=float("inf")), "rope_base=inf: give a number above 0"),
+        (dict(rope_base=float("nan")), "rope_base=nan: give a number above 0"),
+    ],
+)
+def test_shapes_that_cannot_work(change, message):
+    with pytest.raises(InputError, match=message):
+        make_model(**change)
+
+
+def test_what_a_shape_leaves_out_follows_from_the_rest():
+    config = GPTConfig(50, 99, 1, 4, 40)
+    assert (config.n_kv_head, config.head_dim, config.n_hidden) == (4, 10, 128)
+    assert GPTConfig(50, 99, 1, 3, 40, head_dim=8).n_kv_head == 3
+
+
+# ------------------------------------------------------------------ fingerprint and files
+
+
+def test_saved_and_loaded_is_the_same_model(tmp_path, model):
     model.save(tmp_path / "m.pt", note="made here")
     again = GPT.load(tmp_path / "m.pt")
-    assert again.facts == {"note": "made here"} and again.config == model.config
+    assert again.facts == {"note": "made here"}
+    assert again.config == model.config
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
-    assert again.fingerprint() == model.fingerprint() and len(model.fingerprint()) == 64
+    assert again.fingerprint() == model.fingerprint()
+    again.save(tmp_path / "again.pt", more=1)
+    assert GPT.load(tmp_path / "again.pt").facts == {"note": "made here", "more": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.pt", "m.pt"]
+
+
+def test_a_fingerprint_is_that_of_every_number():
+    model = make_model()
+    assert len(model.fingerprint()) == 64
+    assert model.fingerprint() == make_model().fingerprint()
+    for name, p in model.state_dict().items():
+        other = make_model()
+        with torch.no_grad():
+            other.state_dict()[name].view(-1)[-1] += 1e-4
+        assert other.fingerprint() != model.fingerprint(), (name, p.shape)
+
+
+@pytest.mark.parametrize(
+    "change", [dict(window=9), dict(block_size=99), dict(rope_base=9e9), dict(norm_eps=0.1)]
+)
+def test_a_fingerprint_is_that_of_the_configuration_too(change):
+    assert make_model(**change).fingerprint() != make_model().fingerprint()
+
+
+def test_a_fingerprint_is_of_values_and_not_of_their_spelling(tmp_path):
+    whole, broken = make_model(rope_base=5000), make_model(rope_base=5000.0)
+    assert whole.fingerprint() == broken.fingerprint()
+    assert make_model(window=9.0).fingerprint() == make_model(window=9).fingerprint()
     half = make_model().bfloat16()
     assert half.fingerprint() == make_model().bfloat16().float().fingerprint()
     half.save(tmp_path / "half.pt")
-    assert (tmp_path / "half.pt").stat().st_size < 0.7 * (tmp_path / "m.pt").stat().st_size
-    with torch.no_grad():
-        again.model.norm.weight[3] += 1e-4
-    assert again.fingerprint() != model.fingerprint()
+    make_model().save(tmp_path / "whole.pt")
+    assert GPT.load(tmp_path / "half.pt").fingerprint() == half.fingerprint()
+    sizes = [(tmp_path / f"{name}.pt").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.7 * sizes[1]
+
 
 def test_files_that_are_no_model(tmp_path):
     path = tmp_path / "m.pt"
     make_model().save(path)
     data = path.read_bytes()
-    for bad in (data[:-1], data[:100], b"", data[:500] + bytes([data[500] ^ 1]) + data[501:]):
+    flipped = data[:500] + bytes([data[500] ^ 1]) + data[501:]
+    for bad in (data[:-1], data[:100], b"", flipped):
         path.write_bytes(bad)
-        with pytest.raises(ValueError, match="damaged"):
+        with pytest.raises(InputError, match="m.pt is damaged"):
             GPT.load(path)
     model_file.write(path, {"something": 1})
-    with pytest.raises(ValueError, match="does not hold a base model"):
-        read(path, "a base model", ("config",))
+    with pytest.raises(InputError, match="does not hold a base model"):
+        GPT.load(path)
+    model_file.write(path, [1, 2])
+    with pytest.raises(InputError, match="does not hold numbers"):
+        read(path, "numbers", ("config",))
 
-@pytest.mark.parametrize("change, message", [
-    (dict(n_head=3), "n_embd=32 is not a multiple of n_head=3"), (dict(n_kv_head=3), "n_kv_head=3"),
-    (dict(window=0), "window=0"), (dict(head_dim=7), "head_dim=7"), (dict(n_layer=0), "n_layer=0")])
-def test_shapes_that_cannot_work(change, message):
-    with pytest.raises(ValueError, match=message):
-        make_model(**change)
 
-def test_no_room_is_said_with_both_numbers():
-    model = make_model(block_size=10)
-    with pytest.raises(ValueError, match="11 positions.*block_size=10"):
-        model(ids(1, 11))
-    with pytest.raises(ValueError, match="8 of text.*block_size=10"):
-        model.generate([[1] * 8], 3)
-    with pytest.raises(ValueError, match="at least one id"):
-        model.generate([[1], []], 3)
-    model(F.pad(ids(1, 10), (5, 5), value=-1))  # empty slots take no position
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "m.pt"
+    model_file.write(path, {"old": 1})
 
-def test_untied_head():
-    model = make_model(tie_embeddings=False)
-    assert "lm_head.weight" in model.state_dict()
-    assert model(ids(1, 4))[0].shape == (1, 4, 50)
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model_file.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        model_file.write(path, {"new": 2})
+    assert read(path, "numbers", ()) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]

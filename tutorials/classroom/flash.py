@@ -128,8 +128,9 @@ def strided_attention(q, k, v, stride):
     q = q.unflatten(2, (N, R)).unflatten(1, (Hkv, -1))  # (B, Hkv, G, N, R, D)
     k, v = (x.unflatten(2, (N, R))[:, :, None] for x in (k, v))  # (B, Hkv, 1, N, R, D)
     # Near: a block of R queries needs its own R keys and the R before them.
-    k_near, v_near = (torch.cat((F.pad(x, (0, 0, 0, 0, 1, 0))[..., :-1, :, :], x), -2)
-                      for x in (k, v))  # (B, Hkv, 1, N, 2 R, D)
+    k_near, v_near = (
+        torch.cat((F.pad(x, (0, 0, 0, 0, 1, 0))[..., :-1, :, :], x), -2) for x in (k, v)
+    )  # (B, Hkv, 1, N, 2 R, D)
     see = torch.ones(N, R, 2 * R, dtype=torch.bool, device=q.device).tril(R).triu(1)  # (N, R, 2 R)
     see[0, :, :R] = False  # nothing is before the first block
     out, lse = attend(q, k_near, v_near, see)  # (B, Hkv, G, N, R, D and 1)

@@ -11,11 +11,13 @@ from softprompt import PromptTuning, prefill
 
 # -------------------------------------------------- 1: a prompt is a matrix
 
+
 def vectors_before_text(model, vectors, idx):
     text = model.model.embed_tokens(idx)  # (B, T, C)
     shared = vectors.expand(len(idx), -1, -1)  # (B, P, C)
     logits, _ = model(embeds=torch.cat((shared, text), 1))  # (B, P + T, V)
     return logits[:, len(vectors) :]  # (B, T, V)
+
 
 def one_prompt_step(model, vectors, idx, targets, rate):
     moving = vectors.clone().requires_grad_()  # (P, C), a copy
@@ -23,35 +25,44 @@ def one_prompt_step(model, vectors, idx, targets, rate):
     model.loss(idx, targets, past).backward()
     return vectors - rate * moving.grad  # (P, C)
 
+
 def longest_prompt(n_parameters, n_embd, share):
     return int(share * n_parameters / n_embd)
 
+
 # -------------------------------------------------- 2: can you read it?
+
 
 def random_steps(start, tuned, noise):
     distances = (tuned - start).norm(dim=1, keepdim=True)  # (P, 1)
     return start + distances * F.normalize(noise, dim=1)  # (P, C)
 
+
 def snap_to_tokens(vectors, table):
     cosines = F.normalize(vectors, dim=1) @ F.normalize(table, dim=1).T  # (P, V)
     return cosines.argmax(1)  # (P,)
+
 
 def same_mistakes(first, second, truth):
     same = [a == b for a, b in zip(first, second)]
     mistakes = [a == b for a, b, right in zip(first, second, truth) if a != right]
     return sum(same) / len(same), sum(mistakes) / len(mistakes) if mistakes else None
 
+
 # -------------------------------------------------- 3: attention and what it costs
+
 
 def kv_cache_bytes(config, T):
     numbers = 2 * config.n_layer * config.n_kv_head * config.head_dim * T  # keys and values
     return 4 * numbers
+
 
 def fixed_pattern(T, stride):
     t, s = torch.arange(T)[:, None], torch.arange(T)  # (T, 1), (T,)
     same_block = s // stride == t // stride  # (T, T)
     last_of_block = s % stride == stride - 1  # (T,)
     return (s <= t) & (same_block | last_of_block)  # (T, T)
+
 
 def running_lse(parts):
     top, total = -math.inf, 0.0
@@ -62,29 +73,37 @@ def running_lse(parts):
         top = new
     return top + math.log(total)
 
+
 def ring_work(T, R):
     n = T // R  # tokens of a worker
     own = n * (n + 1) // 2  # pairs with its own keys
     return [own + r * n * n for r in range(R)]  # and with all keys of the r workers before it
 
+
 # -------------------------------------------------- 4: a prefix is a learned cache
+
 
 def count_numbers(config, P):
     return P * config.n_embd, 2 * config.n_layer * config.n_kv_head * config.head_dim * P
+
 
 def merge(own, own_lse, prefix, prefix_lse):
     m = torch.sigmoid(prefix_lse - own_lse)[:, None]  # (T, 1)
     return (1 - m) * own + m * prefix  # (T, D)
 
+
 def zero_mass(scores, P):
     return P / (P + scores.exp().sum(-1))  # (...)
+
 
 def silent_prefix(model, P):
     config = model.config
     none = [torch.zeros(1, config.n_kv_head, P, config.head_dim)] * config.n_layer
     return Past(none, none, torch.full((1, P), -1))
 
+
 # -------------------------------------------------- 5: where to start
+
 
 def steps_to(steps, losses, threshold):
     for step, loss in zip(steps, losses):
@@ -92,10 +111,12 @@ def steps_to(steps, losses, threshold):
             return step
     return math.inf
 
+
 def bootstrap_ratio(a, b, draws):
     ratios = sorted(median(a[x] for x in i) / median(b[x] for x in j) for i, j in draws)
     n = round(0.025 * (len(draws) - 1))
     return ratios[n], ratios[-1 - n]
+
 
 def fair_medians(tuning, race):
     medians = {}
@@ -103,6 +124,7 @@ def fair_medians(tuning, race):
         rate = min(losses, key=lambda rate: mean(losses[rate]))  # the race has no say in this
         medians[start] = median(race[start][rate])
     return medians
+
 
 def came_down(steps, losses, goal):
     before = None  # the step and the loss of the point before
@@ -115,7 +137,9 @@ def came_down(steps, losses, goal):
         before = step, loss
     return math.inf
 
+
 # -------------------------------------------------- 6: how long, and how far
+
 
 def one_se(lengths, accuracies, n):
     found = []  # (mean, standard error) of each length
@@ -125,16 +149,20 @@ def one_se(lengths, accuracies, n):
     best, error = max(found)
     return min(P for P, (p, _) in zip(lengths, found) if p >= best - error)
 
+
 def reaches(L, W, P, j, t):
     distance = P + t - j  # text position t stands behind all P virtual tokens
     return distance <= L * (W - 1)
+
 
 def keys_seen(t, P, W, pinned):
     before = P + t + 1  # all keys up to the query itself
     near = min(W, before)
     return near + min(pinned, before - near)
 
+
 # -------------------------------------------------- 7: hundreds of prompts, and scale
+
 
 def mixed_logits(model, vectors, rows):
     T = max(map(len, rows))
@@ -143,9 +171,11 @@ def mixed_logits(model, vectors, rows):
     logits, _ = model(idx, past)  # (B, T, V)
     return logits[:, -1]  # (B, V)
 
+
 def refuse(path, model):
     content = read(path, "a soft prompt", ("kind", "base"))
     return content["base"] != model.fingerprint()
+
 
 def gap_closed(english, prompt, full):
     gap = mean(full) - english
@@ -153,7 +183,9 @@ def gap_closed(english, prompt, full):
         return None
     return (mean(prompt) - english) / gap
 
+
 # -------------------------------------------------- 8: a real model
+
 
 def likeliest(model, past, question, answers):
     total = []
@@ -163,9 +195,11 @@ def likeliest(model, past, question, answers):
         total.append(chances.gather(1, torch.tensor(answer)[:, None]).sum())  # ()
     return int(torch.stack(total).argmax())
 
+
 def distil_loss(teacher, student):
     p, q = teacher.log_softmax(-1), student.log_softmax(-1)  # (n, V) each
     return (p.exp() * (p - q)).sum(-1).mean()  # ()
+
 
 def peft_prefix(keys, values):
     both = torch.stack((keys, values))  # (2, L, Hkv, P, D)

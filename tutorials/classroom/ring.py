@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-
 from flash import absorb, finish, nothing
 
 
@@ -82,9 +81,12 @@ def main(T=1024, H=4, Hkv=2, D=32):
     dist.all_reduce(sent)
     if rank == 0:
         n = part[0].shape[2]
-        print(f"R={world}: {n} of {T} tokens each, differs from full attention by "
-              f"{difference:.1e} at most, {sent:,} bytes travelled, "
-              f"largest tile of scores {H * n * n * 4:,} bytes", flush=True)
+        print(
+            f"R={world}: {n} of {T} tokens each, differs from full attention by "
+            f"{difference:.1e} at most, {sent:,} bytes travelled, "
+            f"largest tile of scores {H * n * n * 4:,} bytes",
+            flush=True,
+        )
     dist.destroy_process_group()
 
 

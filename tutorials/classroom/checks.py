@@ -13,10 +13,12 @@ import torch.nn.functional as F
 
 from model import GPT, GPTConfig, Past, visible
 from softprompt import PrefixTuning, PromptTuning, save
-from tutorials.findings import mean_error
+from train import mean_error
+
 
 def exercise(check):
     """A check that never stops the notebook: `check` returns None, or what differs."""
+
     @functools.wraps(check)
     def run(student):
         try:
@@ -30,7 +32,9 @@ def exercise(check):
 
     return run
 
+
 def tiny(seed=0, **shape):
+    """A frozen model of random weights, small enough that a check takes no time."""
     torch.manual_seed(seed)
     usual = dict(vocab_size=11, block_size=16, n_layer=2, n_head=2, n_embd=8)
     model = GPT(GPTConfig(**{**usual, **shape}))
@@ -39,10 +43,12 @@ def tiny(seed=0, **shape):
             torch.nn.init.normal_(p, std=0.5)  # large enough that a mistake is seen
     return model.requires_grad_(False)
 
+
 def short(got):
     """What a student returned, in few words."""
     shape = tuple(got.shape) if hasattr(got, "shape") else None
     return f"a {type(got).__name__} {shape}" if shape else repr(got)[:80]
+
 
 def differs(got, want, about, close=1e-4):
     """What is wrong with a tensor, or None."""
@@ -51,10 +57,14 @@ def differs(got, want, about, close=1e-4):
     got, want = got.detach(), want.detach()
     if not torch.allclose(got.to(want.dtype), want, atol=close):
         where = int((got - want).abs().argmax())  # in the flattened tensor
-        return (f"{about} number {where} of the flattened result is "
-                f"{got.flatten()[where]:.4f}, it should be {want.flatten()[where]:.4f}")
+        return (
+            f"{about} number {where} of the flattened result is "
+            f"{got.flatten()[where]:.4f}, it should be {want.flatten()[where]:.4f}"
+        )
+
 
 # -------------------------------------------------- 1: a prompt is a matrix
+
 
 @exercise
 def vectors_before_text(student):
@@ -73,6 +83,7 @@ def vectors_before_text(student):
         wrong = differs(got, every[:, P:], about)
         if wrong:
             return wrong
+
 
 @exercise
 def one_prompt_step(student):
@@ -101,10 +112,16 @@ def one_prompt_step(student):
         if got.requires_grad:
             return f"{about} the result still has a gradient; use detach()"
 
+
 @exercise
 def longest_prompt(student):
-    for N, C, share in ((1_557_611_200, 1600, 1e-5), (6_738_415_616, 4096, 1e-5),
-                        (1_000_576, 128, 1e-5), (1_000_576, 128, 0.01), (10_240, 128, 0.125)):
+    for N, C, share in (
+        (1_557_611_200, 1600, 1e-5),
+        (6_738_415_616, 4096, 1e-5),
+        (1_000_576, 128, 1e-5),
+        (1_000_576, 128, 0.01),
+        (10_240, 128, 0.125),
+    ):
         want, got = math.floor(share * N / C), student(N, C, share)
         about = f"for N={N:,}, C={C} and share={share}"
         if got is not None and int(got) == int(share * N) != want:
@@ -112,7 +129,9 @@ def longest_prompt(student):
         if type(got) is not int or got != want:
             return f"{about} you return {got!r}, it is {want}"
 
+
 # -------------------------------------------------- 2: can you read it?
+
 
 @exercise
 def random_steps(student):
@@ -129,10 +148,13 @@ def random_steps(student):
         step, want = (got - start).norm(dim=1), moved.norm(dim=1)  # (P,) each
         if not torch.allclose(step, want, atol=1e-4):
             p = int((step - want).abs().argmax())
-            return (f"{about} vector {p} moves {step[p]:.3f} from its start, the prompt's vector "
-                    f"{p} moved {want[p]:.3f}")
+            return (
+                f"{about} vector {p} moves {step[p]:.3f} from its start, the prompt's vector "
+                f"{p} moved {want[p]:.3f}"
+            )
         if not torch.allclose(F.cosine_similarity(got - start, noise), torch.ones(P), atol=1e-4):
             return f"{about} the steps are as long as they should be, but not along the noise"
+
 
 @exercise
 def snap_to_tokens(student):
@@ -147,10 +169,15 @@ def snap_to_tokens(student):
         if not torch.equal(got.long(), want):
             return f"{about} you return {got.tolist()}, it is {want.tolist()}"
 
+
 @exercise
 def same_mistakes(student):
-    cases = (("abcb", "abbb", "aaaa", (0.75, 2 / 3)), ("aab", "aba", "aaa", (1 / 3, 0.0)),
-             ("bbaa", "abba", "aaaa", (0.5, 0.5)), ("ab", "ac", "ab", (0.5, None)))
+    cases = (
+        ("abcb", "abbb", "aaaa", (0.75, 2 / 3)),
+        ("aab", "aba", "aaa", (1 / 3, 0.0)),
+        ("bbaa", "abba", "aaaa", (0.5, 0.5)),
+        ("ab", "ac", "ab", (0.5, None)),
+    )
     for first, second, truth, want in cases:
         got = student(list(first), list(second), list(truth))
         about = f"for the answers {list(first)}, {list(second)} and the truth {list(truth)}"
@@ -160,7 +187,9 @@ def same_mistakes(student):
             if (x is None) != (y is None) or y is not None and abs(x - y) > 1e-6:
                 return f"{about} the share of {name} is {y}, you return {x}"
 
+
 # -------------------------------------------------- 3: attention and what it costs
+
 
 @exercise
 def kv_cache_bytes(student):
@@ -170,8 +199,11 @@ def kv_cache_bytes(student):
             _, past = GPT(config)(torch.zeros(1, T, dtype=torch.long))
         want, got = sum(x.nbytes for x in past.keys + past.values), student(config, T)
         if got != want:
-            return (f"for L={L}, H={H}, Hkv={Hkv}, D={D} and T={T} you return {got}, the "
-                    f"past of such a model has {want} bytes")
+            return (
+                f"for L={L}, H={H}, Hkv={Hkv}, D={D} and T={T} you return {got}, the "
+                f"past of such a model has {want} bytes"
+            )
+
 
 @exercise
 def fixed_pattern(student):
@@ -183,26 +215,37 @@ def fixed_pattern(student):
         got = student(T, stride)
         if not torch.is_tensor(got) or got.shape != want.shape or got.dtype != torch.bool:
             dtype = f" of {got.dtype}" if torch.is_tensor(got) else ""
-            return (f"for T={T} and stride={stride} you return {short(got)}{dtype}, not a bool "
-                    f"tensor {(T, T)}")
+            return (
+                f"for T={T} and stride={stride} you return {short(got)}{dtype}, not a bool "
+                f"tensor {(T, T)}"
+            )
         if not torch.equal(got, want):
             t, s = (got != want).nonzero()[0].tolist()
             seen = "seen" if want[t, s] else "not seen"
-            return (f"for T={T} and stride={stride}, query {t} and key {s}: you return "
-                    f"{bool(got[t, s])}, but this key is {seen}")
+            return (
+                f"for T={T} and stride={stride}, query {t} and key {s}: you return "
+                f"{bool(got[t, s])}, but this key is {seen}"
+            )
+
 
 @exercise
 def running_lse(student):
     gen = torch.Generator().manual_seed(0)
-    for scale, about in ((1, "small scores"), (1000, "scores around 1000"),
-                         (-1000, "scores around -1000")):
+    for scale, about in (
+        (1, "small scores"),
+        (1000, "scores around 1000"),
+        (-1000, "scores around -1000"),
+    ):
         parts = [scale + torch.randn(n, generator=gen) for n in (3, 1, 4)]
         for order in (parts, parts[::-1]):
             want = torch.cat(order).logsumexp(0).item()
             got = student(part.clone() for part in order)  # each part can be looked at once
             if got is None or not abs(float(got) - want) < 1e-3:
-                return (f"for {about} in parts of 3, 1 and 4 (or 4, 1 and 3) you return "
-                        f"{got}, it is {want:.4f}")
+                return (
+                    f"for {about} in parts of 3, 1 and 4 (or 4, 1 and 3) you return "
+                    f"{got}, it is {want:.4f}"
+                )
+
 
 @exercise
 def ring_work(student):
@@ -213,7 +256,9 @@ def ring_work(student):
         if got is None or list(got) != want:
             return f"for T={T} and R={R} you return {got}, it is {want}"
 
+
 # -------------------------------------------------- 4: a prefix is a learned cache
+
 
 @exercise
 def count_numbers(student):
@@ -223,8 +268,11 @@ def count_numbers(student):
             _, past = GPT(config)(torch.zeros(1, P, dtype=torch.long))
         want, got = (P * C, sum(x.numel() for x in past.keys + past.values)), student(config, P)
         if got is None or tuple(got) != want:
-            return (f"for L={L}, H={H}, Hkv={Hkv}, C={C}, D={D} and P={P} you return "
-                    f"{got}, expected {want}")
+            return (
+                f"for L={L}, H={H}, Hkv={Hkv}, C={C}, D={D} and P={P} you return "
+                f"{got}, expected {want}"
+            )
+
 
 @exercise
 def merge(student):
@@ -241,6 +289,7 @@ def merge(student):
         if wrong:
             return wrong
 
+
 @exercise
 def zero_mass(student):
     gen = torch.Generator().manual_seed(0)
@@ -252,6 +301,7 @@ def zero_mass(student):
         if wrong:
             return wrong
 
+
 @exercise
 def silent_prefix(student):
     for heads, P in ((4, 3), (2, 8)):
@@ -261,16 +311,20 @@ def silent_prefix(student):
         if not isinstance(past, Past):
             return f"you return {short(past)}, not a Past"
         if [x.shape for x in (*past.keys, *past.values)] != [shape] * 4:
-            return (f"for L=2, Hkv={heads}, D=8 and P={P} your keys and values are "
-                    f"{[tuple(x.shape) for x in (*past.keys, *past.values)]}, not two of {shape} "
-                    "each")
+            return (
+                f"for L=2, Hkv={heads}, D=8 and P={P} your keys and values are "
+                f"{[tuple(x.shape) for x in (*past.keys, *past.values)]}, not two of {shape} "
+                "each"
+            )
         if past.positions.shape != (1, P):
             return f"for P={P} your positions are {tuple(past.positions.shape)}, not {(1, P)}"
         wrong = differs(model(idx, past)[0], model(idx)[0], f"with your {P} slots before it,")
         if wrong:
             return wrong
 
+
 # -------------------------------------------------- 5: where to start
+
 
 @exercise
 def steps_to(student):
@@ -278,8 +332,11 @@ def steps_to(student):
     for threshold, want in ((1.5, 2), (2.0, 1), (4.0, 0), (0.75, 8), (0.25, math.inf)):
         got = student(list(steps), list(losses), threshold)
         if got != want or isinstance(got, bool):
-            return (f"for steps {steps}, losses {losses} and threshold {threshold} you "
-                    f"return {got}, expected {want}")
+            return (
+                f"for steps {steps}, losses {losses} and threshold {threshold} you "
+                f"return {got}, expected {want}"
+            )
+
 
 @exercise
 def bootstrap_ratio(student):
@@ -290,50 +347,75 @@ def bootstrap_ratio(student):
         draws = [(gen.choices(range(n), k=n), gen.choices(range(m), k=m)) for _ in range(201)]
         found = sorted(median(a[x] for x in i) / median(b[x] for x in j) for i, j in draws)
         want, got = (found[5], found[-6]), student(list(a), list(b), draws)
-        if (got is None or len(got) != 2
-                or not all(math.isclose(x, y, abs_tol=1e-6) for x, y in zip(got, want))):
-            return (f"for a={a} and b={b} you return {got}, expected "
-                    f"({want[0]:.3f}, {want[1]:.3f}): medians, and numbers 5 from both ends "
-                    "of the 201 sorted ratios")
+        if (
+            got is None
+            or len(got) != 2
+            or not all(math.isclose(x, y, abs_tol=1e-6) for x, y in zip(got, want))
+        ):
+            return (
+                f"for a={a} and b={b} you return {got}, expected "
+                f"({want[0]:.3f}, {want[1]:.3f}): medians, and numbers 5 from both ends "
+                "of the 201 sorted ratios"
+            )
+
 
 @exercise
 def fair_medians(student):
     gen = random.Random(0)
     for n in (3, 5):
         rates = gen.sample([0.1, 0.3, 1.0, 3.0, 10.0], n)
-        tuning = {start: {rate: [round(gen.uniform(0.2, 4), 2) for _ in range(2)]
-                          for rate in rates} for start in ("text", "noise")}
-        race = {start: {rate: [gen.randint(1, 40) for _ in range(n)] for rate in rates}
-                for start in tuning}
-        got = student({start: dict(runs) for start, runs in tuning.items()},
-                      {start: dict(runs) for start, runs in race.items()})
+        tuning, race = {"text": {}, "noise": {}}, {"text": {}, "noise": {}}
+        for start in tuning:
+            for rate in rates:
+                tuning[start][rate] = [round(gen.uniform(0.2, 4), 2) for _ in range(2)]
+                race[start][rate] = [gen.randint(1, 40) for _ in range(n)]
+        got = student(
+            {start: dict(runs) for start, runs in tuning.items()},
+            {start: dict(runs) for start, runs in race.items()},
+        )
         if not isinstance(got, dict) or set(got) != set(tuning):
             return f"you return {short(got)}, not a dict with the keys {list(tuning)}"
         for start, runs in tuning.items():
             rate = min(runs, key=lambda rate: mean(runs[rate]))
             if got[start] != median(race[start][rate]):
-                return (f"for {start!r} you return {got[start]}; the rate with the lowest mean loss "
-                        f"in tuning is {rate}, and the median of its steps in the race is "
-                        f"{median(race[start][rate])}")
+                return (
+                    f"for {start!r} you return {got[start]}; the rate with the lowest mean loss "
+                    f"in tuning is {rate}, and the median of its steps in the race is "
+                    f"{median(race[start][rate])}"
+                )
+
 
 @exercise
 def came_down(student):
     steps, losses = [0, 1, 2, 4, 8, 16], [3.0, 2.0, 2.5, 1.0, 0.5, 0.75]
-    for goal, want in ((2.25, 0.75), (2.0, 1), (1.75, 3.0), (0.6, 7.2), (3.0, 0), (5.0, 0),
-                       (0.25, math.inf)):
+    for goal, want in (
+        (2.25, 0.75),
+        (2.0, 1),
+        (1.75, 3.0),
+        (0.6, 7.2),
+        (3.0, 0),
+        (5.0, 0),
+        (0.25, math.inf),
+    ):
         got = student(list(steps), list(losses), goal)
         if got is None or not (got == want or math.isclose(got, want, abs_tol=1e-6)):
-            return (f"for steps {steps}, losses {losses} and goal {goal} you return {got}, "
-                    f"expected {want}")
+            return (
+                f"for steps {steps}, losses {losses} and goal {goal} you return {got}, "
+                f"expected {want}"
+            )
+
 
 # -------------------------------------------------- 6: how long, and how far
+
 
 @exercise
 def one_se(student):
     gen = random.Random(0)
-    cases = [([1, 2, 4], [[0.5, 0.6], [0.85, 0.87], [0.89, 0.89]], 60),
-             ([8, 2, 4], [[0.9, 0.9, 0.9], [0.88, 0.9, 0.89], [0.5, 0.6, 0.7]], 100),
-             ([1, 4, 16], [[0.7, 0.72], [0.2, 0.9], [0.9, 0.92]], 1000)]
+    cases = [
+        ([1, 2, 4], [[0.5, 0.6], [0.85, 0.87], [0.89, 0.89]], 60),
+        ([8, 2, 4], [[0.9, 0.9, 0.9], [0.88, 0.9, 0.89], [0.5, 0.6, 0.7]], 100),
+        ([1, 4, 16], [[0.7, 0.72], [0.2, 0.9], [0.9, 0.92]], 1000),
+    ]
     for _ in range(40):
         lengths = gen.sample([1, 2, 4, 8, 16, 32], 6)
         runs = [[round(gen.gauss(0.8, 0.05), 3) for _ in range(4)] for _ in lengths]
@@ -347,28 +429,35 @@ def one_se(student):
         want = min(P for P, x in zip(lengths, means) if x >= bar)
         got = student(list(lengths), [list(runs) for runs in accuracies], n)
         if got != want or isinstance(got, bool):
-            return (f"for lengths {lengths}, accuracies {accuracies} and n={n} you return {got}, "
-                    f"expected {want}: the best mean is {p:.4f}, the bar is {bar:.4f}")
+            return (
+                f"for lengths {lengths}, accuracies {accuracies} and n={n} you return {got}, "
+                f"expected {want}: the best mean is {p:.4f}, the bar is {bar:.4f}"
+            )
+
 
 @exercise
 def reaches(student):
     for L, W, P in ((1, 3, 2), (2, 3, 4), (3, 4, 1), (2, 1, 3)):
         model, T = tiny(n_layer=L, window=W), 12
         soft = PromptTuning(torch.randn(P, 8))
-        logits, _ = model(torch.randint(11, (1, T)), soft.past(model, 0))  # (1, T, V)
+        logits, _ = model(torch.randint(11, (1, T)), soft.past(model, pinned=False))  # (1, T, V)
         weights = torch.randn(11)  # (V,)
         for t in range(T):
             out = logits[0, t] @ weights
             grad = torch.zeros(P, 8)  # (P, C): where nothing is seen, there may be no graph
             if out.requires_grad:
-                found = torch.autograd.grad(out, soft.embeddings, retain_graph=True,
-                                            allow_unused=True)[0]
+                found = torch.autograd.grad(
+                    out, soft.embeddings, retain_graph=True, allow_unused=True
+                )[0]
                 grad = grad if found is None else found
             for j in range(P):
                 got, want = student(L, W, P, j, t), bool((grad[j] != 0).any())
                 if got is None or bool(got) != want:
-                    return (f"for L={L}, W={W}, P={P}, j={j} and t={t} you return {got}, "
-                            f"the gradient says {want}; the positions are {j} and {P + t}")
+                    return (
+                        f"for L={L}, W={W}, P={P}, j={j} and t={t} you return {got}, "
+                        f"the gradient says {want}; the positions are {j} and {P + t}"
+                    )
+
 
 @exercise
 def keys_seen(student):
@@ -378,10 +467,14 @@ def keys_seen(student):
             want = int(visible(q, k, torch.tensor([pinned]), W).sum())
             got = student(t, P, W, pinned)
             if got is None or got != want:
-                return (f"for t={t}, P={P}, W={W} and pinned={pinned} you return {got}, it is "
-                        f"{want}: the query is at position {P + t}, and no key counts twice")
+                return (
+                    f"for t={t}, P={P}, W={W} and pinned={pinned} you return {got}, it is "
+                    f"{want}: the query is at position {P + t}, and no key counts twice"
+                )
+
 
 # -------------------------------------------------- 7: hundreds of prompts, and scale
+
 
 @exercise
 def mixed_logits(student):
@@ -390,16 +483,22 @@ def mixed_logits(student):
     for lengths, texts in (((3, 5, 1), (4, 2, 6)), ((2, 2), (3, 3)), ((4, 0, 7, 1), (1, 5, 2, 6))):
         vectors = [torch.randn(P, 8, generator=gen) for P in lengths]
         rows = [torch.randint(11, (T,), generator=gen).tolist() for T in texts]
-        want = torch.stack([model(torch.tensor([row]), PromptTuning(x).past(model))[0][0, -1]
-                            for x, row in zip(vectors, rows)])  # (B, V)
+        alone = []
+        for x, row in zip(vectors, rows):
+            logits, _ = model(torch.tensor([row]), PromptTuning(x).past(model))  # (1, T, V)
+            alone.append(logits[0, -1])  # (V,)
+        want = torch.stack(alone)  # (B, V)
         calls.clear()
         got = student(model, vectors, rows)
         wrong = differs(got, want, f"for prompts of {lengths} and texts of {texts} tokens,")
         if wrong:
             return wrong
         if len(calls) > 2:
-            return (f"for {len(rows)} rows the model ran {len(calls)} times, expected one "
-                    "pass over the prompts and one over the texts")
+            return (
+                f"for {len(rows)} rows the model ran {len(calls)} times, expected one "
+                "pass over the prompts and one over the texts"
+            )
+
 
 @exercise
 def refuse(student):
@@ -408,9 +507,12 @@ def refuse(student):
     weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(torch.inf))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prompt.pt"
-        save(PromptTuning(torch.ones(3, 8)), path, model, job="any")
-        for name, base, want in (("its own base", model, False), ("another base", other, True),
-                                 ("its base with one weight changed", nudged, True)):
+        save(PromptTuning(torch.ones(3, 8)), path, model, task="any")
+        for name, base, want in (
+            ("its own base", model, False),
+            ("another base", other, True),
+            ("its base with one weight changed", nudged, True),
+        ):
             got = student(path, base)
             if got is not want:
                 return f"for a prompt on {name} you return {short(got)}, expected {want}"
@@ -421,23 +523,30 @@ def refuse(student):
             return
         return f"for a damaged file you return {short(got)}, expected a ValueError"
 
+
 @exercise
 def gap_closed(student):
-    cases = (("English is behind", 0.3, [0.7, 0.8], [0.9, 0.9], 0.75),
-             ("the prompt is behind English", 0.2, [0.1, 0.1], [0.4, 0.4], -0.5),
-             ("the prompt is ahead of all weights", 0.5, [0.7, 0.7, 0.8], [0.6, 0.8, 0.7], 7 / 6),
-             ("there is one seed", 0.5, [0.75], [1.0], 0.5),
-             ("English is level with all weights", 0.75, [0.5, 1.0], [0.5, 1.0], None),
-             ("English is ahead of all weights", 0.75, [0.5, 0.5], [0.5, 0.75], None))
+    cases = (
+        ("English is behind", 0.3, [0.7, 0.8], [0.9, 0.9], 0.75),
+        ("the prompt is behind English", 0.2, [0.1, 0.1], [0.4, 0.4], -0.5),
+        ("the prompt is ahead of all weights", 0.5, [0.7, 0.7, 0.8], [0.6, 0.8, 0.7], 7 / 6),
+        ("there is one seed", 0.5, [0.75], [1.0], 0.5),
+        ("English is level with all weights", 0.75, [0.5, 1.0], [0.5, 1.0], None),
+        ("English is ahead of all weights", 0.75, [0.5, 0.5], [0.5, 0.75], None),
+    )
     for name, english, prompt, full, want in cases:
         got, about = student(english, list(prompt), list(full)), f"where {name}"
         if want is None and got is not None:
             return f"{about}, there is no gap: you return {short(got)}, expected None"
         if want is not None and (not isinstance(got, float) or abs(got - want) > 1e-6):
-            return (f"{about} ({english}, {prompt}, {full}), you return {short(got)}, "
-                    f"expected {want:.4f}")
+            return (
+                f"{about} ({english}, {prompt}, {full}), you return {short(got)}, "
+                f"expected {want:.4f}"
+            )
+
 
 # -------------------------------------------------- 8: a real model
+
 
 @exercise
 def likeliest(student):
@@ -445,8 +554,9 @@ def likeliest(student):
     for lengths in ((1, 3), (2, 2, 2), (1, 2, 4), (3, 1), (1, 2), (1, 1, 5), (2, 1), (4, 1, 3)):
         states = torch.randn(2, 2, 2, 3, 4, generator=gen)  # keys and values (L, Hkv, P, D)
         past = PrefixTuning(*states).requires_grad_(False).past(model)
-        question, *answers = (torch.randint(11, (n,), generator=gen).tolist()
-                              for n in (3, *lengths))
+        question, *answers = (
+            torch.randint(11, (n,), generator=gen).tolist() for n in (3, *lengths)
+        )
         total = []
         for answer in answers:
             logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
@@ -455,8 +565,11 @@ def likeliest(student):
         want = max(range(len(total)), key=total.__getitem__)
         got = student(model, past, list(question), [list(answer) for answer in answers])
         if got is None or got != want:
-            return (f"for answers of {lengths} tokens you return {got}; the logarithms of their "
-                    f"probabilities are {[round(x, 2) for x in total]}, so it is {want}")
+            return (
+                f"for answers of {lengths} tokens you return {got}; the logarithms of their "
+                f"probabilities are {[round(x, 2) for x in total]}, so it is {want}"
+            )
+
 
 @exercise
 def distil_loss(student):
@@ -472,22 +585,30 @@ def distil_loss(student):
         got = student(teacher.clone(), pupil.clone())
         if torch.is_tensor(got) and got.shape == want.shape:
             other = F.kl_div(p, q, reduction="batchmean", log_target=True)  # ()
-            for value, why in ((other, "teacher and student changed places"),
-                               (want * n, "this is the sum over the n positions, not the mean"),
-                               (want / V, "the mean is over the n positions, not over V as well")):
+            for value, why in (
+                (other, "teacher and student changed places"),
+                (want * n, "this is the sum over the n positions, not the mean"),
+                (want / V, "the mean is over the n positions, not over V as well"),
+            ):
                 if not torch.isclose(value, want) and torch.isclose(got, value, rtol=1e-4):
                     return f"{about} you return {got:.4f}, it is {want:.4f}: {why}"
         wrong = differs(got, want, about, 1e-4 * max(1, float(want)))
         if wrong:
             return wrong
 
+
 @exercise
 def peft_prefix(student):
     gen = torch.Generator().manual_seed(5)
     for L, Hkv, P, D in ((2, 3, 4, 2), (1, 1, 1, 4), (3, 2, 5, 2)):
         keys, values = torch.randn(2, L, Hkv, P, D, generator=gen)
-        want = torch.stack([torch.cat([x.flatten() for layer in zip(keys[:, :, p], values[:, :, p])
-                                       for x in layer]) for p in range(P)])  # (P, 2 L Hkv D)
+        rows = []
+        for p in range(P):
+            parts = []
+            for k, v in zip(keys, values):  # (Hkv, P, D) each
+                parts += [k[:, p].flatten(), v[:, p].flatten()]  # (Hkv D,) each
+            rows.append(torch.cat(parts))  # (2 L Hkv D,)
+        want = torch.stack(rows)  # (P, 2 L Hkv D)
         wrong = differs(student(keys, values), want, f"for L={L}, Hkv={Hkv}, P={P}, D={D}")
         if wrong:
             return wrong

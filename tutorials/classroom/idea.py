@@ -1,0 +1,77 @@
+"""Draw figures/idea.png, the picture at the top of the README: a prompt beside a prefix.
+
+python tutorials/classroom/idea.py
+"""
+
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from train import COLOURS
+
+FROZEN, INK = "#E6E6E6", "#333333"
+VIRTUAL = 3  # virtual tokens drawn
+WORDS = ("Return", "the", "graph", "->")
+LAYERS = 3
+
+
+def box(axis, x, y, colour, text="", ink=INK):
+    """A box one cell wide, with its text in the middle."""
+    style = "round,pad=0,rounding_size=0.12"
+    axis.add_patch(
+        FancyBboxPatch((x - 0.42, y - 0.3), 0.84, 0.6, boxstyle=style, fc=colour, ec="w")
+    )
+    axis.text(x, y, text, ha="center", va="center", fontsize=9, color=ink)
+
+
+def draw_base(axis):
+    """The text's tokens, the frozen layers above them, and the answer on top."""
+    for i, word in enumerate(WORDS):
+        x = VIRTUAL + 0.5 + i
+        box(axis, x, 0, "white", word)
+        for layer in range(1, LAYERS + 1):
+            box(axis, x, layer, FROZEN)
+    last = VIRTUAL + 0.5 + len(WORDS) - 1
+    axis.annotate("g", (last, LAYERS + 1.15), ha="center", fontsize=13, weight="bold")
+    arrow = {"arrowstyle": "->", "color": INK}
+    axis.annotate("", (last, LAYERS + 1), (last, LAYERS + 0.35), arrowprops=arrow)
+    for layer in range(1, LAYERS + 1):
+        axis.text(VIRTUAL + len(WORDS) + 0.15, layer, f"layer {layer}", va="center", fontsize=9)
+    axis.text(VIRTUAL + len(WORDS) + 0.15, 0, "text", va="center", fontsize=9)
+
+
+def draw_prompt(axis):
+    colour = COLOURS["prompt"]
+    for p in range(VIRTUAL):
+        box(axis, p, 0, colour, "vector", "white")
+        for layer in range(1, LAYERS + 1):
+            box(axis, p, layer, FROZEN)
+    axis.set_title("prompt tuning: learn vectors in the place of words", color=colour)
+
+
+def draw_prefix(axis):
+    colour = COLOURS["prefix"]
+    for p in range(VIRTUAL):
+        for layer in range(1, LAYERS + 1):
+            box(axis, p, layer, colour, "key,\nvalue", "black")
+    axis.set_title("prefix tuning: learn what every layer keeps of them", color="#B87400")
+
+
+def main():
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axis, draw in zip(figure.subplots(1, 2), (draw_prompt, draw_prefix)):
+        draw_base(axis)
+        draw(axis)
+        axis.set(xlim=(-0.6, VIRTUAL + len(WORDS) + 1.2), ylim=(-0.5, LAYERS + 1.6))
+        axis.axis("off")
+    figure.supxlabel(
+        "coloured: learned, a few thousand numbers        grey: the frozen model", fontsize=11
+    )
+    figure.savefig(Path(__file__).parents[1] / "figures" / "idea.png", dpi=130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,624 @@
+"""Prompts and prefixes beside what changes the base itself, and how far a prompt reaches.
+
+    python tutorials/methods.py           two experiments, two tables, two pictures
+    python tutorials/methods.py --plot    draw the pictures again from what is in the folder
+
+methods     no prompt, hard prompts, prompt tuning, prefix tuning, LoRA and fine-tuning all weights:
+            on a task that the base practised, on one whose parts it practised, and on one that lies
+            outside of all that it practised. OUT/methods.csv and OUT/methods.png
+distance    a prompt that was trained right before the text, with other text between the two: pinned,
+            and sliding out of the window like text. OUT/distance.csv and OUT/window.png
+"""
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import train
+from model import InputError
+from softprompt import PromptTuning, initial_embeddings, prefill
+from train import (
+    BASE,
+    TASKS,
+    Arm,
+    Lab,
+    accuracies_of,
+    best_hard_prompt,
+    clock,
+    fit,
+    guard,
+    load_base,
+    load_data,
+    mean_error,
+    mean_of_arms,
+    measure,
+    new_arm,
+    progress,
+    read_results,
+    refuse,
+    say,
+    score,
+    score_hard_prompt,
+    untrained,
+    untrained_row,
+    write_results,
+)
+
+# The tables of this file, for train.py's functions that write and read them.
+train.COLUMNS |= {
+    "methods": (
+        "task method length numbers rate seed step split loss accuracy sentences words".split()
+    ),
+    "distance": "task method length pinned between window seed loss accuracy sentences".split(),
+}
+train.INTEGERS |= {"numbers", "between", "window"}
+
+# ------------------------------------------------------------------ what changes the base itself
+
+
+class InsideBase(nn.Module):
+    """What is trained inside of the base: nothing comes before the text.
+
+    To `train.fit` and `train.measure` it is a soft prompt with an empty past. It changes what its
+    model computes, so each needs a copy of the base of its own, see `lab_on_a_copy`.
+    """
+
+    kind = "weights"
+
+    def past(self, model, pinned=True):
+        """The Past of one row without slots."""
+        return model.empty_past()
+
+
+class AllWeights(InsideBase):
+    """Fine-tuning all weights of the model that is given."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model.requires_grad_(True)
+
+
+class LoRA(InsideBase):
+    """LoRA (Hu et al. 2021, arXiv 2106.09685) inside of the model that is given: every attention
+    projection W becomes W + 2 up down, with down (rank, in) and up (out, rank). The paper calls
+    them A and B. `up` starts at zero, so that the model starts as it is."""
+
+    def __init__(self, model, seed=0, rank=4):
+        super().__init__()
+        self.down, self.up = nn.ParameterList(), nn.ParameterList()
+        generator = torch.Generator().manual_seed(seed)
+        for linear in attention_projections(model):
+            size = linear.in_features
+            down = torch.randn(rank, size, generator=generator) / size**0.5  # (rank, in)
+            up = torch.zeros(linear.out_features, rank)  # (out, rank)
+            down, up = nn.Parameter(down.to(model.device)), nn.Parameter(up.to(model.device))
+            linear.register_forward_hook(added_to_output(down, up))
+            self.down.append(down)
+            self.up.append(up)
+
+
+def attention_projections(model):
+    """The linear layers of attention: of each layer those of queries, keys, values and output."""
+    projections = []
+    for block in model.model.layers:
+        projections += block.self_attn.children()
+    return projections
+
+
+def added_to_output(down, up):
+    """The hook of a linear layer that adds 2 up down x to what it makes of x."""
+
+    def hook(linear, inputs, output):
+        [x] = inputs  # (B, T, in)
+        return output + 2 * x @ down.T @ up.T  # (B, T, out)
+
+    return hook
+
+
+def lab_on_a_copy(lab):
+    """The same lab with a copy of the base, which may be changed."""
+    other = copy(lab)
+    other.model = deepcopy(lab.model)
+    return other
+
+
+def numbers_in(soft):
+    """How many numbers are trained."""
+    return sum(p.numel() for p in soft.parameters())
+
+
+# ------------------------------------------------------------------ the plan
+
+# The learning rates that each method tries, in units of train.sizes. The best by validation counts:
+# at one rate for each, the comparison would be one of rates.
+RATES = {
+    "prompt": (0.3, 1, 3),
+    "prefix": (0.03, 0.1, 0.3),
+    "lora": (3e-3, 1e-2, 3e-2),
+    "full": (3e-4, 1e-3, 3e-3),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done."""
+
+    examples: int = 16  # sentences a step, for each arm
+    final: int = 240  # sentences of all numbers, as in the main job
+    seeds: int = 2
+
+    # methods
+    task_steps: tuple = (("library", 16), ("first-letter-last", 64), ("before-last", 64))
+    lengths: tuple = (16, 100)
+
+    # distance
+    far_steps: tuple = (("library", 16), ("first-letter-last", 64))
+    far_length: int = 16
+    far_rate: float = 0.3
+    between: tuple = (0, 16, 32, 48, 64, 96, 128, 192)  # tokens between prompt and text
+
+
+# ------------------------------------------------------------------ experiment 1: methods
+
+
+def compare_methods(lab, plan, first_seed):
+    """Every method at every rate on every task, and what needs no training."""
+    results = []
+    seeds = range(first_seed, first_seed + plan.seeds)
+    for task, steps in plan.task_steps:
+        results += without_training(lab, task, plan.final)
+        for method in ("prompt", "prefix"):
+            arms = []
+            for length in plan.lengths:
+                for rate in RATES[method]:
+                    arms += [before_arm(lab, task, method, length, rate, seed) for seed in seeds]
+            results += learn(lab, arms, steps, plan, f"{task}, {method}")
+        for method in ("lora", "full"):
+            for rate in RATES[method]:
+                for seed in seeds:
+                    copied = lab_on_a_copy(lab)
+                    arm = inside_arm(copied, task, method, rate, seed)
+                    results += learn(copied, [arm], steps, plan, f"{task}, {method}, {rate:g}")
+    return results
+
+
+def without_training(lab, task, n):
+    """Rows of results for what needs no training: those of `train.untrained`, and every hard prompt
+    on the first n test sentences."""
+    rows = untrained(lab, task, n)
+    for words in TASKS[task].hard_prompts:
+        loss, accuracy = score_hard_prompt(lab, task, words, "test", n)
+        rows.append(untrained_row(task, "each wording", words, "test", n, loss, accuracy))
+    return [{**row, "numbers": 0, "rate": 0} for row in rows]
+
+
+def before_arm(lab, task, method, length, rate, seed):
+    """A prompt or a prefix, which comes before the text, at sampled tokens."""
+    arm = new_arm(lab, task, method, "vocab", length, rate, seed)
+    numbers = numbers_in(arm.soft)
+    arm.columns = {"method": method, "length": length, "numbers": numbers, "rate": rate}
+    return arm
+
+
+def inside_arm(lab, task, method, rate, seed):
+    """LoRA or all weights of the lab's base, which this changes: give a lab on a copy."""
+    soft = LoRA(lab.model, seed) if method == "lora" else AllWeights(lab.model)
+    columns = {"method": method, "length": 0, "numbers": numbers_in(soft), "rate": rate}
+    return Arm(soft, task, rate, seed, columns)
+
+
+def learn(lab, arms, steps, plan, title):
+    """Train the arms, all of one task; rows of results for how they do in the end."""
+    task = arms[0].task
+    training = fit(lab.model, arms, {task: lab.rows(task, "train")}, steps, plan.examples)
+    for _ in progress(training, steps + 1, title):
+        pass
+    results = measure(lab, arms, steps, "valid", plan.final)
+    return results + measure(lab, arms, steps, "test", plan.final)
+
+
+class Kind(NamedTuple):
+    """A way to tell the base what to do."""
+
+    method: str
+    length: int  # in virtual tokens
+    numbers: int  # that are trained
+
+
+def kinds_in(results):
+    """The Kinds of these rows, each once, in their order."""
+    kinds = [Kind(row["method"], row["length"], row["numbers"]) for row in results]
+    return list(dict.fromkeys(kinds))
+
+
+def tasks_in(results):
+    """The tasks of these rows, each once, in their order."""
+    return list(dict.fromkeys(row["task"] for row in results))
+
+
+def accuracies_at_rates(results, task, kind, split):
+    """{rate: [accuracy of each seed]}"""
+    at_rates = defaultdict(list)
+    for row in results:
+        if (row["task"], row["method"], row["length"]) == (task, kind.method, kind.length):
+            if row["split"] == split:
+                at_rates[row["rate"]].append(row["accuracy"])
+    return dict(at_rates)
+
+
+def best_rate(results, task, kind):
+    """The learning rate with the best mean validation accuracy."""
+    at_rates = accuracies_at_rates(results, task, kind, "valid")
+    return max(at_rates, key=lambda rate: mean(at_rates[rate]))
+
+
+def accuracy_of(results, task, kind, split="test"):
+    """(mean accuracy, standard error) at the rate that is best by validation."""
+    at_rates = accuracies_at_rates(results, task, kind, split)
+    accuracies = at_rates[best_rate(results, task, kind)]
+    return mean_error(accuracies, results[0]["sentences"])
+
+
+def best_of(results, task, methods):
+    """The Kind of these methods with the best validation accuracy."""
+    kinds = [kind for kind in kinds_in(results) if kind.method in methods]
+    return max(kinds, key=lambda kind: accuracy_of(results, task, kind, "valid"))
+
+
+def clearly_above(a, b):
+    """Whether one (mean, standard error) is above another by more than two standard errors of the
+    difference."""
+    error = (a[1] ** 2 + b[1] ** 2) ** 0.5
+    return a[0] - b[0] > 2 * error
+
+
+def weights_clearly_better(results, task):
+    """Whether the best change of the weights is clearly better than the best prompt or prefix."""
+    soft = best_of(results, task, ("prompt", "prefix"))
+    inside = best_of(results, task, ("lora", "full"))
+    return clearly_above(accuracy_of(results, task, inside), accuracy_of(results, task, soft))
+
+
+# ------------------------------------------------------------------ experiment 2: distance
+
+
+def compare_distances(lab, plan, first_seed):
+    """A prompt that was trained right before the text, the best hard prompt, and no prompt, with
+    other text between. Pinned, they stay visible; sliding, they leave the window like text."""
+    results = []
+    for task, steps in plan.far_steps:
+        arms = []
+        for seed in range(first_seed, first_seed + plan.seeds):
+            arm = new_arm(lab, task, "prompt", "related", plan.far_length, plan.far_rate, seed)
+            arm.columns = {"method": "prompt", "length": plan.far_length}
+            arms.append(arm)
+        learn(lab, arms, steps, plan, f"distance, {task}")
+        arms.append(words_arm(lab, task, "wording", best_hard_prompt(lab, task, plan.final)))
+        arms.append(words_arm(lab, task, "none", ""))
+        for pinned in ("yes", "no"):
+            title = f"distance, {task}, pinned: {pinned}"
+            for between in progress(plan.between, len(plan.between), title):
+                results += measure_behind(lab, arms, pinned, between, plan.final)
+    return results
+
+
+def words_arm(lab, task, method, words):
+    """An instruction in words as a prompt that is not trained: the embeddings of its tokens."""
+    ids = torch.tensor(lab.tok.encode(words), dtype=torch.long)  # (P,)
+    table = lab.model.model.embed_tokens.weight.detach().cpu()  # (V, C)
+    soft = PromptTuning(table[ids].to(lab.model.device))
+    return Arm(soft, task, 0.0, 0, {"method": method, "length": len(ids)})
+
+
+@torch.inference_mode()
+def measure_behind(lab, arms, pinned, between, n):
+    """Rows of results: how each arm does on the first n test sentences, with `between` tokens of
+    other sentences between its prompt and the text. pinned: "yes" or "no"."""
+    past = prefill([arm.soft for arm in arms], lab.model, pinned == "yes")
+    filler = other_text(lab, between)
+    rows = []
+    for arm in arms:
+        rows += [(filler + question, answer) for question, answer in lab.rows(arm.task, "test", n)]
+    losses, accuracies = mean_of_arms(score(lab.model, past, rows), len(arms))
+    where = {"pinned": pinned, "between": between, "window": lab.model.config.window}
+    results = []
+    for arm, loss, accuracy in zip(arms, losses.tolist(), accuracies.tolist()):
+        row = {**arm.columns, **where, "task": arm.task, "seed": arm.seed, "sentences": n}
+        results.append({**row, "loss": round(loss, 4), "accuracy": round(accuracy, 4)})
+    return results
+
+
+def other_text(lab, length):
+    """So many ids of validation sentences: of the last ones, which nothing else is asked of."""
+    texts = [sentence.text for sentence in lab.data["valid"][-40:]]
+    return lab.tok.encode("\n" + "\n".join(texts))[:length]
+
+
+def accuracies_by_distance(results, task, method, pinned):
+    """{tokens between prompt and text: (mean accuracy, standard error)}"""
+    accuracies = defaultdict(list)
+    for row in results:
+        if (row["task"], row["method"], row["pinned"]) == (task, method, pinned):
+            accuracies[row["between"]].append(row["accuracy"])
+    n = results[0]["sentences"]
+    return {between: mean_error(values, n) for between, values in accuracies.items()}
+
+
+def pinning_helps(results, task):
+    """Whether, as far away as was tried, a pinned prompt is clearly better than a sliding one."""
+    pinned = accuracies_by_distance(results, task, "prompt", "yes")
+    sliding = accuracies_by_distance(results, task, "prompt", "no")
+    return clearly_above(pinned[max(pinned)], sliding[max(sliding)])
+
+
+# ------------------------------------------------------------------ pictures
+
+COLOURS = {**train.COLOURS, "lora": "#CC79A7", "full": "#D55E00"}
+LABELS = {
+    "none": "no prompt",
+    "wording": "best hard prompt",
+    "prompt": "prompt of {} vectors",
+    "prefix": "prefix of {} vectors",
+    "lora": "LoRA",
+    "full": "all weights",
+}
+PRACTISE = {
+    "library": "practised by the base",
+    "first-letter-last": "never practised, but its parts were",
+    "before-last": "outside of all that was practised",
+}
+ERRORS = "bars: one standard error, of the seeds and of {} test sentences as a sample"
+
+
+def title_of(task):
+    """A task in a newcomer's words, and what it is to the base."""
+    return f"{TASKS[task].question}\n({PRACTISE[task]})"
+
+
+def draw_methods(results):
+    """A panel for each task, a line for each Kind: how often it is right on the test sentences."""
+    tasks = tasks_in(results)
+    kinds = [kind for kind in kinds_in(results) if kind.method in LABELS]
+    size = (1.8 + 3.4 * len(tasks), 1.8 + 0.52 * len(kinds))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    for axis, task in zip(axes, tasks):
+        draw_kinds(axis, results, task, kinds)
+    axes[0].set_yticks(range(len(kinds)), [label_of(kind) for kind in kinds])
+    for text, kind in zip(axes[0].get_yticklabels(), kinds):
+        text.set_color(COLOURS[kind.method])
+    axes[0].set_ylim(len(kinds) - 0.5, -0.8)  # the first on top
+    figure.suptitle(methods_title(results), fontsize=13)
+    figure.supxlabel(ERRORS.format(results[0]["sentences"]), fontsize=9, color="0.4")
+    return figure
+
+
+def label_of(kind):
+    """What the picture calls a Kind."""
+    trained = f"{kind.numbers:,} numbers trained" if kind.numbers else "nothing trained"
+    return f"{LABELS[kind.method].format(kind.length)}\n{trained}"
+
+
+def draw_kinds(axis, results, task, kinds):
+    """One panel of `draw_methods`."""
+    always, _ = accuracy_of(results, task, Kind("always", 0, 0))
+    axis.axvline(always, color=COLOURS["always"], ls="--", zorder=0)
+    axis.annotate(
+        "commonest answer",
+        (always, -0.7),
+        (3, 0),
+        textcoords="offset points",
+        va="top",
+        fontsize=8,
+        color=COLOURS["always"],
+    )
+    for y, kind in enumerate(kinds):
+        center, error = accuracy_of(results, task, kind)
+        colour = COLOURS[kind.method]
+        axis.axhline(y, color="0.93", zorder=0)
+        axis.errorbar(center, y, xerr=error, fmt="o", color=colour, capsize=3)
+        axis.annotate(f"{center:.2f}", (center, y), (0, 5), textcoords="offset points", ha="center")
+    axis.set_title(title_of(task), fontsize=11)
+    axis.set(xlim=(-0.06, 1.06), xlabel="share of answers that are right")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+
+
+NEARLY, OUTSIDE = "first-letter-last", "before-last"  # what the base nearly knows, and what not
+
+
+def methods_title(results):
+    """What the rows say: the finding where they show it clearly, and the numbers."""
+    numbers = []
+    for task in tasks_in(results):
+        soft = accuracy_of(results, task, best_of(results, task, ("prompt", "prefix")))
+        inside = accuracy_of(results, task, best_of(results, task, ("lora", "full")))
+        numbers.append(f"{soft[0]:.2f} and {inside[0]:.2f}")
+    finding = "What is trained, and how often it is right"
+    if weights_clearly_better(results, OUTSIDE) and not weights_clearly_better(results, NEARLY):
+        finding = (
+            "A prompt brings out what the base nearly knows; what lies beyond takes new weights"
+        )
+    return f"{finding}\nBest prompt or prefix, and best new weights: {'; '.join(numbers)}"
+
+
+NOW_SEEN = {"yes": "pinned", "no": "sliding"}
+
+
+def draw_distances(results):
+    """A column of panels for each task, a row for prompts and one for hard prompts: how often the
+    answer is right, over the tokens between prompt and text."""
+    tasks = tasks_in(results)
+    figure = Figure(figsize=(1.0 + 4.6 * len(tasks), 7.2), layout="constrained")
+    axes = figure.subplots(2, len(tasks), squeeze=False, sharex=True, sharey=True)
+    for row, method in zip(axes, ("prompt", "wording")):
+        for axis, task in zip(row, tasks):
+            draw_distance(axis, results, task, method)
+    for axis, task in zip(axes[0], tasks):
+        axis.set_title(title_of(task), fontsize=11)
+    axes[0, 0].set_ylabel("trained prompt: share right", color=COLOURS["prompt"])
+    axes[1, 0].set_ylabel("best hard prompt: share right", color=COLOURS["wording"])
+    for axis in axes[1]:
+        axis.set_xlabel("tokens of other text between prompt and question")
+    figure.suptitle(window_title(results), fontsize=13)
+    figure.supxlabel(ERRORS.format(results[0]["sentences"]), fontsize=9, color="0.4")
+    return figure
+
+
+def draw_distance(axis, results, task, method):
+    """One panel of `draw_distances`."""
+    colour = COLOURS[method]
+    window = results[0]["window"]
+    axis.axvline(window, color="0.8", ls=":", zorder=0)
+    axis.annotate(f"window: {window} tokens", (window, 1.1), (4, 0), **NEAR, color="0.5")
+    none = draw_line(axis, results, task, "none", "no", color="0.8", lw=7, solid_capstyle="round")
+    pinned = draw_line(axis, results, task, method, "yes", color=colour, lw=2.5, marker="o")
+    sliding = draw_line(
+        axis, results, task, method, "no", color=colour, ls="--", marker="o", mfc="w"
+    )
+    first, last = min(none), max(none)
+    axis.annotate("no prompt", (first, none[first]), (0, -8), **NEAR, color="0.45")
+    axis.annotate("pinned", (last, pinned[last]), (0, 14), **NEAR, ha="right", color=colour)
+    x, y = between_lines(pinned, sliding, none)
+    axis.annotate("sliding", (x, y), (6, 0), **NEAR, color=colour)
+    axis.set(ylim=(-0.12, 1.12), xticks=list(none))
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+NEAR = {"textcoords": "offset points", "va": "center", "fontsize": 10}  # beside a point
+
+
+def draw_line(axis, results, task, method, pinned, **look):
+    """Draw accuracies over distances, with standard errors; return {distance: accuracy}."""
+    points = accuracies_by_distance(results, task, method, pinned)
+    accuracies = {x: accuracy for x, (accuracy, _) in points.items()}
+    errors = [error for _, error in points.values()]
+    label = f"{method}, {NOW_SEEN[pinned]}"
+    axis.errorbar(
+        list(points),
+        list(accuracies.values()),
+        errors,
+        capsize=3,
+        elinewidth=1,
+        label=label,
+        **look,
+    )
+    return accuracies
+
+
+def between_lines(pinned, sliding, none):
+    """A place for a name beside the sliding line: where it has first come nearer to no prompt than
+    to a pinned one, half way between the two."""
+    for x in sliding:
+        middle = (pinned[x] + none[x]) / 2
+        if sliding[x] < middle:
+            return x, middle
+    return x, sliding[x]
+
+
+def window_title(results):
+    """What the rows say: the finding where they show it clearly, and the numbers."""
+    numbers = []
+    for task in tasks_in(results):
+        pinned = accuracies_by_distance(results, task, "prompt", "yes")
+        sliding = accuracies_by_distance(results, task, "prompt", "no")
+        far = max(pinned)
+        numbers.append(f"{pinned[far][0]:.2f} and {sliding[far][0]:.2f}")
+    finding = "A prompt with other text between it and the question"
+    if all(pinning_helps(results, task) for task in tasks_in(results)):
+        finding = "A prompt that slides out of the window is lost; a pinned one works from afar"
+    return f"{finding}\nPinned and sliding, behind {far} tokens of other text: {'; '.join(numbers)}"
+
+
+# ------------------------------------------------------------------ the command line
+
+
+class Experiment(NamedTuple):
+    """An experiment is a table, OUT/NAME.csv, and a picture of it."""
+
+    run: Callable  # (lab, plan, first_seed) -> rows of results
+    draw: Callable  # rows of results -> a matplotlib Figure
+    picture: str  # name of its file
+
+
+EXPERIMENTS = {
+    "methods": Experiment(compare_methods, draw_methods, "methods.png"),
+    "distance": Experiment(compare_distances, draw_distances, "window.png"),
+}
+
+
+def run_all(settings):
+    """Both experiments, one after another; each leaves its table and its picture."""
+    started = time.time()
+    model, tok = load_base(settings.base, settings.device)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    lab, plan = Lab(model, tok, load_data(out)), Plan()
+    for name, experiment in EXPERIMENTS.items():
+        if name == "distance" and model.config.window is None:
+            say("this base has no window that a prompt could slide out of: no distances are tried")
+            continue
+        write_results(out, name, experiment.run(lab, plan, settings.seed))
+        draw(out, name)
+    say(f"Done in {clock(time.time() - started)} minutes.")
+
+
+def draw_again(out):
+    """The pictures of the experiments whose tables are in the folder; InputError without any."""
+    found = [name for name in EXPERIMENTS if (Path(out) / f"{name}.csv").exists()]
+    if not found:
+        raise InputError(
+            f"no results in {out}: run `python tutorials/methods.py --out {out}` first"
+        )
+    for name in found:
+        draw(out, name)
+
+
+def draw(out, name):
+    """Draw the picture of OUT/NAME.csv, and say so."""
+    experiment = EXPERIMENTS[name]
+    figure = experiment.draw(read_results(out, name))
+    picture = Path(out) / experiment.picture
+    figure.savefig(picture, dpi=130)
+    say(f"{picture}")
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        "methods.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = refuse
+    add = parser.add_argument
+    add("--plot", action="store_true", help="train nothing, draw again what is in the folder")
+    add("--out", default="out", help="folder for tables and pictures (out)")
+    add("--base", default=BASE, help="file of the base (tutorials/base.pt)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (auto)")
+    add("--seed", type=int, default=0, help="the first of the seeds (0)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    settings = parse(arguments)
+    if settings.plot:
+        draw_again(settings.out)
+    else:
+        run_all(settings)
+
+
+if __name__ == "__main__":
+    guard(main)

@@ -1,0 +1,936 @@
+"""A soft prompt for texts of your own, on any base: train it, save it, let it answer.
+
+    python tutorials/own_data.py tune --data tickets.tsv      learn from texts and their answers
+    python tutorials/own_data.py answer --prompt FILE...      answer a text, or a file of texts
+
+A file of texts and answers is .tsv, .csv or .jsonl in UTF-8, with columns `text` and `answer`. The
+base is a file of this project, or a Llama in Hugging Face's format: a folder, or a name on the hub.
+Where there are few different answers, training and answering is a choice between these. Learning
+rates are in units of the size of what they move (`train.sizes`), losses in nats. Letters (B, P, V,
+...) as at the top of model.py; A is the number of arms.
+"""
+
+import argparse
+import csv
+import glob
+import math
+import os
+import random
+import sys
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from huggingface import load_folder
+from pairs import as_file, read_pairs, read_texts, require_characters
+
+import softprompt
+from model import GPT, InputError, Past
+from softprompt import INITIALIZATIONS, PromptTuning, initial_embeddings
+from train import (
+    BASE,
+    METHODS,
+    TASKS,
+    Arm,
+    NotFinite,
+    Tokenizer,
+    answer_logits,
+    chosen_length,
+    clock,
+    commonest_answer,
+    fit,
+    guard,
+    hashed,
+    load_base,
+    load_data,
+    progress,
+    say,
+    share_of,
+    split_of,
+    warm_up_and_fall,
+    write_text,
+)
+
+# ------------------------------------------------------------------ what is learned from what
+
+MAX_VALID = 400  # texts: with a real model on a CPU, more would take longer than the training
+MAX_STOP = 128  # of these, the texts that say when to stop; the others are for the table
+
+
+def read_data(data, valid=None):
+    """(train, valid): what `tune` learns from, and what it validates with, [(text, answer)] each.
+
+    `data` and `valid` are files. Without `valid`, a fifth of `data` is set apart by a hash of the
+    text, so that equal texts are on one side. The pairs of `valid` are mixed, so that the first are
+    a fair sample. Raises InputError where there is too little of either.
+    """
+    train = read_pairs(data)
+    if valid:
+        held_out = read_pairs(valid)
+        say_learned_by_heart(train, held_out)
+    else:
+        held_out = [pair for pair in train if split_of(pair[0]) != "train"]
+        train = [pair for pair in train if split_of(pair[0]) == "train"]
+    if len({answer for _, answer in train}) < 2 or not held_out:
+        raise InputError(
+            f"{data}: {len(train)} rows to learn from and {len(held_out)} to validate with: both "
+            "must be there, and more than one answer"
+        )
+    if len(held_out) > MAX_VALID:
+        warn(f"{MAX_VALID} of {len(held_out)} texts to validate with are used, drawn by a hash")
+    held_out.sort(key=lambda pair: hashed(repr(pair)))  # has nothing to do with what they are
+    return train, held_out[:MAX_VALID]
+
+
+def read_task(name, out):
+    """As `read_data`, of a task of train.py; the folder `out` keeps its sentences."""
+    sentences, task = load_data(out), TASKS[name]
+    return task.pairs(sentences["train"]), task.pairs(sentences["valid"][:MAX_VALID])
+
+
+def split_valid(valid):
+    """(texts that say when to stop, texts for the table at the end): the latter have no part in any
+    choice, so that the numbers are those of new texts."""
+    n = min(MAX_STOP, math.ceil(len(valid) / 2))
+    return valid[:n], valid[n:]
+
+
+def say_learned_by_heart(train, held_out):
+    """Say how many texts to validate with are among those to learn from."""
+    known = {text for text, _ in train}
+    both = sum(text in known for text, _ in held_out)
+    if both:
+        warn(f"{both} of {len(held_out)} texts to validate with are also among those to learn from")
+
+
+def say_unknown(pairs, answers, purpose):
+    """Say how many of the pairs have an answer that cannot be chosen."""
+    unknown = [answer for _, answer in pairs if answer not in answers]
+    if answers and unknown:
+        warn(
+            f"{len(unknown)} of {len(pairs)} texts {purpose} have an answer that training never "
+            f"saw, as {unknown[0]!r}: it cannot be chosen, and they count as wrong"
+        )
+
+
+def warn(message):
+    """Say on stderr what is not as one would think."""
+    say(message, file=sys.stderr)
+
+
+# ------------------------------------------------------------------ few answers
+
+FEW = 20  # so many different answers are a choice; more are texts like any other
+
+
+def few_answers(pairs, given=""):
+    """The different answers, sorted, where they are at most 20, else none; or those that are
+    `given`, with commas between, in quotes where they hold commas. Raises InputError where these
+    lack one that occurs."""
+    occur = {answer for _, answer in pairs}
+    if not given:
+        return sorted(occur) if len(occur) <= FEW else []
+    try:
+        [fields] = csv.reader([given], strict=True, skipinitialspace=True)
+    except (csv.Error, ValueError) as problem:
+        raise InputError(f"--answers {given}: {problem}") from problem
+    answers = {field.strip() for field in fields} - {""}
+    missing = sorted(occur - answers)
+    if missing:
+        raise InputError(
+            f"--answers {given} lacks {missing[0]!r}, an answer in the data: put quotes around "
+            "one that holds a comma"
+        )
+    return sorted(answers)
+
+
+def ids_of(tok, answers):
+    """The answers as the ids that `Tokenizer.example` gives them."""
+    return [tok.example("", answer)[1] for answer in answers]
+
+
+def allowed_tokens(answer, choices):
+    """What may stand at each place of an answer (ids) where only `choices` may be answered: the
+    tokens there of all choices that begin alike, and the answer's own; in order of their ids."""
+    allowed = []
+    for i, token in enumerate(answer):
+        alike = {choice[i] for choice in choices if choice[:i] == answer[:i]}
+        allowed.append(sorted(alike | {token}))
+    return allowed
+
+
+# ------------------------------------------------------------------ rows
+
+
+def rows_behind(model, tok, pairs, length=0, hard_prompt="", answers=()):
+    """Pairs as rows of ids that fit behind `length` virtual tokens and a hard prompt, whichever of
+    `answers` follows: a text that is too long loses its beginning, and that is said. Raises
+    InputError where no room is left for a text."""
+    first = len(tok.encode(hard_prompt))
+    limit = model.config.block_size
+    rows = [tok.example(text, answer, hard_prompt) for text, answer in pairs]
+    longest = max(len(ids) for ids in [ids for _, ids in rows] + ids_of(tok, answers))
+    room = limit - length - longest  # for hard prompt and text
+    if room <= first:
+        raise InputError(
+            f"soft prompt and answer of {length + longest} tokens and {first} of hard prompt leave "
+            f"no room for a text in block_size={limit}"
+        )
+    cut = sum(len(question) > room for question, _ in rows)
+    if cut:
+        warn(
+            f"{cut} of {len(rows)} texts are longer than the {room - first} tokens that are left "
+            "for them: their beginnings are cut off"
+        )
+    return [(shortened(question, first, room), ids) for question, ids in rows]
+
+
+def shortened(question, first, room):
+    """A question of at most `room` ids: its first ids, which are the hard prompt, and its end."""
+    return question[:first] + question[first:][first - room :]
+
+
+def draw_similar_rows(rows, seed, step, size):
+    """As `train.draw_rows`, but of similar length, so that little is spent on padding: the rows of
+    eight steps are drawn together, sorted, and cut into eight."""
+    gen = random.Random(f"{seed} {step // 8}")
+    if len(rows) < 8 * size:
+        drawn = gen.choices(rows, k=8 * size)
+    else:
+        drawn = gen.sample(rows, 8 * size)
+    drawn.sort(key=lambda row: len(row[0]) + len(row[1]))
+    part = gen.sample(range(8), 8)[step % 8]
+    return drawn[part * size : (part + 1) * size]
+
+
+# ------------------------------------------------------------------ the choice between answers
+
+
+class ChoiceScores(NamedTuple):
+    """How well answers are given, and chosen: one entry for each row of text, (B,)."""
+
+    nats: torch.Tensor  # of the whole answer, over the vocabulary
+    tokens: torch.Tensor  # of the answer, its end included
+    right: torch.Tensor  # 1.0 where greedy decoding gives exactly this answer, else 0.0
+    choice_nats: torch.Tensor  # of the whole answer, where only the choices may be answered
+    chosen: torch.Tensor  # 1.0 where greedy decoding among the choices gives it, else 0.0
+
+
+def score_choice(model, tok, past, rows, choices):
+    """The ChoiceScores of rows (question, answer), among `choices` (ids); `past` as in `score`.
+
+    Without choices there is nothing to choose: 0 nats, chosen. Of equal logits the lowest id is
+    taken, as everywhere, whether it is right or not. Raises NotFinite with the text whose loss is
+    not finite: not a number is never right.
+    """
+    B = len(rows)
+    nats = torch.zeros(B, device=model.device)  # (B,), and so are these:
+    tokens, wrong, choice_nats, missed = (torch.zeros_like(nats) for _ in range(4))
+    for row, want, logits in answer_logits(model, past, rows):
+        few, place = logits_of_choices(logits, row, want, rows, choices)  # (n, K), (n,)
+        of_token = F.cross_entropy(logits, want, reduction="none")  # (n,)
+        of_choice = F.cross_entropy(few, place, reduction="none")  # (n,)
+        nats = nats.index_add(0, row, of_token)
+        tokens = tokens.index_add(0, row, torch.ones_like(of_token))
+        wrong = wrong.index_add(0, row, (logits.argmax(1) != want).float())
+        choice_nats = choice_nats.index_add(0, row, of_choice)
+        missed = missed.index_add(0, row, (few.argmax(1) != place).float())
+    require_finite(tok, nats, rows)
+    chosen = (missed == 0).float()  # (B,)
+    if choices:  # what is none of them cannot be chosen
+        possible = [answer in choices for _, answer in rows]
+        chosen = chosen * torch.tensor(possible, device=model.device)  # (B,)
+    return ChoiceScores(nats, tokens, (wrong == 0).float(), choice_nats, chosen)
+
+
+def logits_of_choices(logits, row, want, rows, choices):
+    """Of logits (n, V) those of the allowed tokens, (n, K) with minus infinity to fill up, and the
+    place of the wanted one among them, (n,). `row` and `want` (n,) as `answer_logits` gives them:
+    the tokens of an answer follow one another."""
+    allowed = []
+    for i in row.unique_consecutive().tolist():
+        allowed += allowed_tokens(rows[i][1], choices)
+    K = max(map(len, allowed))
+    padded = torch.tensor([ids + [-1] * (K - len(ids)) for ids in allowed], device=want.device)
+    few = logits.gather(1, padded.clamp(min=0)).masked_fill(padded < 0, -torch.inf)  # (n, K)
+    place = (padded == want[:, None]).int().argmax(1)  # (n,)
+    return few, place
+
+
+def require_finite(tok, nats, rows):
+    """Raise NotFinite with the text of the first row whose loss (B,) is not finite."""
+    bad = ~nats.isfinite()  # (B,)
+    if bad.any():
+        i = int(bad.int().argmax())
+        raise not_finite(tok, rows[i][0], nats[i].item())
+
+
+def not_finite(tok, question, loss):
+    """The NotFinite that names the text of a question (ids)."""
+    return NotFinite(
+        f"{at_text(tok, question)} the loss is {loss}: the learning rate is too high, or the base's "
+        "weights are damaged, or too big for half precision"
+    )
+
+
+def at_text(tok, question):
+    """The place of an error: the end of the text in a question (ids)."""
+    text = tok.decode(question).strip().removesuffix("->").strip()
+    return f"at the text {text[-60:]!r}"
+
+
+VOCABULARY = 0.1  # how much of the vocabulary's loss stays beside that of the choice
+
+
+def mean_losses(scores, arms, choices):
+    """What training makes smaller, for each arm, (A,), from the ChoiceScores of A B rows.
+
+    That is nats a token. Where there are choices, it is nats of the choice between them: most of
+    the vocabulary's loss only says which words are answers at all, and drowns what tells one answer
+    from another. A tenth of it stays, so that greedy decoding gives the answer as well.
+    """
+    nats = scores.nats.view(arms, -1).sum(1) / scores.tokens.view(arms, -1).sum(1)  # (A,)
+    if not choices:
+        return nats
+    return scores.choice_nats.view(arms, -1).mean(1) + VOCABULARY * nats  # (A,)
+
+
+def choice_loss(tok, choices):
+    """The loss of `train.fit` for the choice between `choices` (ids; none: over the vocabulary)."""
+
+    def loss(model, past, rows):
+        scores = score_choice(model, tok, past, rows, choices)
+        return mean_losses(scores, len(past.positions), choices)  # (A,)
+
+    return loss
+
+
+class Judgement(NamedTuple):
+    loss: float  # nats a token
+    exact: float  # share that greedy decoding answers exactly
+    among: float  # share right when choosing among the answers; without any, 1
+
+
+@torch.inference_mode()
+def judge(model, tok, past, rows, answers=()) -> Judgement:
+    """How well rows (question, answer) are answered behind a past of one row (None: no prompt)."""
+    scores = score_choice(model, tok, past, rows, ids_of(tok, answers))
+    loss = scores.nats.sum() / scores.tokens.sum()
+    return Judgement(loss.item(), scores.right.mean().item(), scores.chosen.mean().item())
+
+
+def choose(model, tok, past, question, answers):
+    """The one of `answers` that `judge` takes as chosen, behind a past of one row."""
+    [answer] = choose_each(model, tok, past, [question], answers)
+    return answer
+
+
+@torch.inference_mode()
+def choose_each(model, tok, past, questions, answers):
+    """The one of `answers` for each question (ids), behind a past of one row: token by token, the
+    likeliest of those that lead to an answer. The model is only asked where there are several."""
+    choices = ids_of(tok, answers)
+    said = [forced([], choices) for _ in questions]
+    waiting = [i for i in range(len(questions)) if said[i] not in choices]
+    while waiting:
+        rows = [
+            (questions[i] + said[i], [tok.end]) for i in waiting
+        ]  # any token: to ask for logits
+        for row, _, logits in answer_logits(model, past, rows):
+            for i, scores in zip(row.tolist(), logits):
+                if not scores.isfinite().all():
+                    raise not_finite(tok, questions[waiting[i]], math.nan)
+                ways = next_tokens(said[waiting[i]], choices)
+                best = ways[int(scores[ways].argmax())]
+                said[waiting[i]] = forced(said[waiting[i]] + [best], choices)
+        waiting = [i for i in waiting if said[i] not in choices]
+    return [answers[choices.index(ids)] for ids in said]
+
+
+def next_tokens(said, choices):
+    """The tokens that lead from what is said to one of the choices, in order of their ids."""
+    n = len(said)
+    return sorted({choice[n] for choice in choices if choice[:n] == said})
+
+
+def forced(said, choices):
+    """What is said so far, and what must follow as long as there is only one way."""
+    while said not in choices and len(next_tokens(said, choices)) == 1:
+        said = said + next_tokens(said, choices)
+    return said
+
+
+# ------------------------------------------------------------------ training
+
+RATES = {"prompt": 0.1, "prefix": 0.01}  # learning rates; a prefix acts in every layer at once
+LENGTH = 16  # virtual tokens, where nothing else is asked for
+SIZE = 16  # texts a step
+EVERY = 20  # steps between validations
+PATIENCE = 2  # validations without gain, after which the learning rate falls
+FALLS = 2  # of the learning rate: at the second, training ends
+
+
+class Lesson(NamedTuple):
+    """What is learned, by which base, and how it is judged."""
+
+    name: str
+    model: GPT
+    tok: Tokenizer
+    answers: list  # to choose among; none: any text may be an answer
+    train: list  # [(text, answer)] to learn from
+    stop: list  # to choose when to stop
+    table: list  # for the numbers at the end
+
+    @property
+    def choices(self):
+        """The answers as ids."""
+        return ids_of(self.tok, self.answers)
+
+    def rows(self, length):
+        """(train, stop) as rows of ids behind `length` virtual tokens."""
+        pairs = self.train + self.stop
+        rows = rows_behind(self.model, self.tok, pairs, length, "", self.answers)
+        return rows[: len(self.train)], rows[len(self.train) :]
+
+
+@dataclass
+class EarlyStop:
+    """Lets the learning rate fall to a third after PATIENCE validations without gain, and training
+    end at the second fall."""
+
+    best: float = math.inf  # loss
+    without_gain: int = 0  # validations in a row
+    falls: int = 0
+
+    def better(self, loss):
+        """Take note of a validation loss: is it the best so far?"""
+        if loss < self.best:
+            self.best, self.without_gain = loss, 0
+            return True
+        self.without_gain += 1
+        if self.without_gain == PATIENCE:
+            self.without_gain = 0
+            self.falls += 1
+        return False
+
+    @property
+    def over(self):
+        return self.falls == FALLS
+
+    def schedule(self, step, steps):
+        """The share of the learning rate in a step, for `train.fit`."""
+        return warm_up_and_fall(step, steps) / 3**self.falls
+
+
+def learn(lesson, arm, steps, path):
+    """Train the arm's soft prompt and return the best that it was, by validation loss.
+
+    That is saved to `path` each time it gets better: stopped at any moment, training leaves a valid
+    prompt. Raises NotFinite with the text whose loss is not a number.
+    """
+    train_rows, stop_rows = lesson.rows(arm.soft.length)
+    say_unknown(lesson.stop + lesson.table, lesson.answers, "to validate with")
+    stopping, best = EarlyStop(), None
+    training = fit(
+        lesson.model,
+        [arm],
+        {arm.task: train_rows},
+        steps,
+        SIZE,
+        loss=choice_loss(lesson.tok, lesson.choices),
+        draw=draw_similar_rows,
+        schedule=stopping.schedule,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for step in progress(training, steps + 1, "training"):
+            if step % EVERY and step < steps:
+                continue
+            loss, accuracy = validate(lesson, arm.soft, stop_rows)
+            say_validation(lesson, step, loss, accuracy)
+            if stopping.better(loss):
+                best = deepcopy(arm.soft)
+                best.facts |= {"step": step, "loss": loss, "accuracy": accuracy}
+                softprompt.save(best, path, lesson.model)
+            if stopping.over:
+                break
+    except KeyboardInterrupt:
+        if best is not None:
+            warn(f"{path} has the best prompt so far: --init {path} goes on from there")
+        raise
+    return best
+
+
+@torch.inference_mode()
+def validate(lesson, soft, rows):
+    """(loss as in training, share right) of a soft prompt on rows of texts."""
+    past = soft.past(lesson.model)
+    scores = score_choice(lesson.model, lesson.tok, past, rows, lesson.choices)
+    right = scores.chosen if lesson.answers else scores.right
+    return mean_losses(scores, 1, lesson.choices).item(), right.mean().item()
+
+
+def say_validation(lesson, step, loss, accuracy):
+    """Print a validation, beside what always giving the commonest answer would have right."""
+    always = commonest_answer(lesson.train)
+    say(
+        f"step {step:4d}   validation: loss {loss:.3f}, {accuracy:.3f} right "
+        f"(always {always!r}: {share_of(always, lesson.stop):.3f})"
+    )
+
+
+def starting_prompt(model, tok, settings, length):
+    """The soft prompt of this length at one of the INITIALIZATIONS."""
+    ids = tok.encode(settings.init_text)
+    generator = torch.Generator().manual_seed(settings.seed)
+    embeddings = initial_embeddings(model, length, settings.init, ids, generator)  # (P, C)
+    return METHODS[settings.method].start(model, embeddings)
+
+
+def saved_prompt(model, settings):
+    """The saved soft prompt that --init names; InputError where other options ask for another."""
+    path = settings.init
+    if not Path(path).is_file():
+        raise InputError(f"--init {path}: no such file, and none of {', '.join(INITIALIZATIONS)}")
+    soft = softprompt.load(path, model)
+    if soft.kind != settings.method:
+        raise InputError(f"{path} is a {soft.kind}: give --method {soft.kind}")
+    if settings.length not in (None, soft.length):
+        raise InputError(
+            f"--length {settings.length}: {path} has {soft.length} virtual tokens, and keeps them"
+        )
+    return soft
+
+
+# ------------------------------------------------------------------ the length, chosen
+
+AUTO = "auto"
+LENGTHS = (2, 4, 8, 16, 32, 64)  # virtual tokens
+SEARCH_STEPS = 50  # of each length: all together cost what one training costs at most
+
+
+def choose_length(lesson, settings):
+    """The length for --length auto. All LENGTHS train for a while as arms of one batch. Of those
+    whose validation accuracy is within one standard error of the best's, the shortest is taken."""
+    started = time.time()
+    room = lesson.model.config.block_size // 4
+    lengths = [length for length in LENGTHS if length <= room]
+    train_rows, stop_rows = lesson.rows(max(lengths))
+    arms = []
+    for length in lengths:
+        soft = starting_prompt(lesson.model, lesson.tok, settings, length)
+        arms.append(Arm(soft, lesson.name, learning_rate(settings), settings.seed))
+    rows, loss = {lesson.name: train_rows}, choice_loss(lesson.tok, lesson.choices)
+    training = fit(lesson.model, arms, rows, SEARCH_STEPS, SIZE, loss, draw_similar_rows)
+    for _ in progress(training, SEARCH_STEPS + 1, "lengths"):
+        pass
+
+    results = []
+    for length, arm in zip(lengths, arms):
+        _, accuracy = validate(lesson, arm.soft, stop_rows)
+        row = {"task": lesson.name, "method": settings.method, "split": "valid", "length": length}
+        results.append({**row, "accuracy": accuracy, "sentences": len(stop_rows)})
+    chosen = chosen_length(results, lesson.name, settings.method)
+    found = ", ".join(f"{row['length']}: {row['accuracy']:.3f}" for row in results)
+    say(
+        f"--length auto tried {SEARCH_STEPS} steps of each length, {clock(time.time() - started)} "
+        f"minutes. Right of {len(stop_rows)} texts: {found}. The shortest within one standard "
+        f"error of the best: {chosen}"
+    )
+    return chosen
+
+
+# ------------------------------------------------------------------ the command `tune`
+
+
+def tune(settings):
+    """Train one soft prompt on texts and answers; what needs no training stands beside it."""
+    check(settings)
+    name = Path(settings.data).stem if settings.data else settings.task
+    path = Path(settings.save or Path(settings.out) / f"{name}-{settings.method}.pt")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file")
+    lesson = read_lesson(settings, name)
+    announce(lesson)
+
+    if settings.init not in INITIALIZATIONS:
+        soft = saved_prompt(lesson.model, settings)
+    else:
+        length = settings.length or LENGTH
+        if length == AUTO:
+            length = choose_length(lesson, settings)
+        soft = starting_prompt(lesson.model, lesson.tok, settings, length)
+        say_cut_start(lesson.tok, settings, length)
+    soft.facts = facts_of(lesson, settings)
+    arm = Arm(soft, name, learning_rate(settings), settings.seed)
+    best = learn(lesson, arm, settings.steps, path)
+
+    show(lesson, best, settings.init_text)
+    say_size(lesson.model, best, path)
+    say_next(settings, path)
+
+
+def check(settings):
+    """Raise InputError for options of `tune` that are out of range, or do not go together."""
+    require_range("--steps", settings.steps, 1, 10**6)
+    require_range("--seed", settings.seed, 0, 2**63 - 1)
+    if settings.lr is not None and not 0 < settings.lr < math.inf:
+        raise InputError(f"--lr {settings.lr}: give a number above 0")
+    if settings.length not in (None, AUTO):
+        require_range("--length", settings.length, 1, 10**6)
+    if settings.length == AUTO and settings.init not in INITIALIZATIONS:
+        raise InputError(f"--length auto: {settings.init} has its length already")
+    if bool(settings.task) == bool(settings.data) or settings.valid and not settings.data:
+        raise InputError("give --data FILE and perhaps --valid FILE, or --task NAME")
+    require_characters(settings.init_text, "--init-text")
+    if settings.init == "text" and not settings.init_text.strip():
+        raise InputError('--init text starts from a text: give it with --init-text "..."')
+
+
+def require_range(option, value, low, high):
+    """Raise InputError for a number outside of its range."""
+    if not low <= value <= high:
+        raise InputError(f"{option} {value}: give a number from {low} to {high}")
+
+
+def learning_rate(settings):
+    return settings.lr or RATES[settings.method]
+
+
+def read_lesson(settings, name):
+    """The Lesson of --data and --valid, or of --task, with the base of --base."""
+    if settings.data:
+        train, valid = read_data(settings.data, settings.valid)
+    else:
+        train, valid = read_task(settings.task, settings.out)
+    answers = few_answers(train, settings.answers)
+    model, tok = load_any_base(settings.base, settings.device)
+    return Lesson(name, model, tok, answers, train, *split_valid(valid))
+
+
+def load_any_base(name, device):
+    """(frozen base, tokenizer): of a file of ours, or of a folder or a name on the hub."""
+    if is_own_file(name):
+        return load_base(name, device)
+    return load_folder(name, device)
+
+
+def is_own_file(name):
+    return str(name).lower().endswith(".pt") and not Path(name).is_dir()
+
+
+def announce(lesson):
+    """Say what is learned from how many texts."""
+    stop, table = len(lesson.stop), len(lesson.table)
+    text, answer = lesson.train[0]
+    say(
+        f"{lesson.name}: {len(lesson.train)} texts to learn from, {stop + table} to validate "
+        f"({stop} to choose when to stop, {table} for the table at the end); the first: "
+        f"{text!r} -> {answer!r}"
+    )
+
+
+def say_cut_start(tok, settings, length):
+    """Say where the text to start from is longer than the soft prompt."""
+    n = len(tok.encode(settings.init_text))
+    if settings.init == "text" and n > length:
+        warn(f"--init-text has {n} tokens: the start is cut to the first {length}, see --length")
+
+
+def facts_of(lesson, settings):
+    """What a saved prompt says of itself."""
+    rows = ids_of(lesson.tok, {answer for _, answer in lesson.train})
+    return {
+        "task": lesson.name,
+        "init": settings.init,
+        "init_text": settings.init_text,
+        "rate": learning_rate(settings),
+        "answers": lesson.answers,
+        "commonest": commonest_answer(lesson.train),
+        "longest": max(map(len, rows)),  # answer, in tokens
+    }
+
+
+def show(lesson, soft, hard_prompt):
+    """Print how the soft prompt does on texts that had no part in any choice."""
+    if not lesson.table:
+        warn("there is one text to validate with, and none for a table: give more")
+        return
+    candidates = [Candidate("no prompt", None)]
+    if hard_prompt.strip():
+        candidates.append(Candidate(repr(hard_prompt), None, hard_prompt))
+    with torch.inference_mode():
+        past = soft.past(lesson.model)
+    candidates.append(Candidate(f"{soft.kind} of {soft.length}", past))
+    commonest = commonest_answer(lesson.train)
+    right = compare(lesson.model, lesson.tok, lesson.table, commonest, lesson.answers, candidates)
+    if right <= share_of(commonest, lesson.table):
+        say(f"It is no better than always {commonest!r}: nothing was learned")
+
+
+def say_size(model, soft, path):
+    say(
+        f"{path}: {soft.length} virtual tokens, {os.path.getsize(path) / 1000:.1f} kB, "
+        f"{100 * softprompt.trainable_fraction(soft, model):.3f} % of the base's numbers"
+    )
+
+
+def say_next(settings, path):
+    """Say what to do with the trained prompt."""
+    base = "" if settings.base == BASE else f" --base {quoted(settings.base)}"
+    say(
+        f"Next: python tutorials/own_data.py answer{base} --prompt {quoted(path)} "
+        '--text "..." (or --data FILE)'
+    )
+    if not is_own_file(settings.base):
+        say("For PEFT, to_peft in tutorials/huggingface.py writes it as an adapter")
+
+
+def quoted(path):
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
+class Candidate(NamedTuple):
+    """Something that answers."""
+
+    name: str
+    past: Past | None  # of one row; None: no soft prompt
+    hard_prompt: str = ""
+
+
+def compare(model, tok, pairs, commonest, answers, candidates):
+    """Print how each Candidate does on these pairs, below always giving the `commonest` answer;
+    return the share that the last has right."""
+    share = f"{share_of(commonest, pairs):.3f}"
+    table = [
+        (f"{len(pairs)} texts", "nats a token", "exact", f"among {len(answers)}"),
+        (f"always {commonest!r}", "-", share, share),
+    ]
+    for name, past, hard_prompt in progress(candidates, len(candidates), "testing"):
+        length = 0 if past is None else int(past.length.max())
+        rows = rows_behind(model, tok, pairs, length, hard_prompt, answers)
+        loss, exact, among = judge(model, tok, past, rows, answers)
+        table.append((name, f"{loss:.3f}", f"{exact:.3f}", f"{among:.3f}"))
+        right = among if answers else exact
+    width = max(len(line[0]) for line in table)
+    for name, loss, exact, among in table:
+        last = f"{among:>11s}" if answers else ""
+        say(f"{name:{width}s}{loss:>14s}{exact:>8s}{last}")
+    return right
+
+
+# ------------------------------------------------------------------ the command `answer`
+
+NEW_TOKENS = 16  # of an answer that is no choice, at least
+AT_ONCE = 32  # texts that are answered together
+
+
+class Reply(NamedTuple):
+    """An answer, and whether it came to its end."""
+
+    text: str
+    whole: bool
+
+
+def answer(settings):
+    """Answer a text without and with each soft prompt, or label a file of texts with one; where the
+    file gives answers, say how many are right."""
+    if bool(settings.text.strip()) == bool(settings.data):
+        raise InputError('answer needs --text "..." or --data FILE')
+    if settings.save and not settings.data:
+        raise InputError("--save is for the answers to --data FILE")
+    require_characters(settings.text, "--text")
+    paths = expanded(settings.prompt)
+    pairs = read_texts(settings.data) if settings.data else []
+    judged = [pair for pair in pairs if pair[1]]
+    if len(paths) > 1 and pairs and (settings.save or not judged):
+        raise InputError(f"{len(paths)} prompts: give the one that is to label {settings.data}")
+    if settings.save:
+        require_file(settings.save, pairs)
+
+    model, tok = load_any_base(settings.base, settings.device)
+    softs = [softprompt.load(path, model) for path in paths]
+    if not settings.data:
+        answer_text(model, tok, paths, softs, settings.text.strip())
+    if pairs and len(softs) == 1:
+        label(model, tok, softs[0], pairs, settings.save)
+    if judged:
+        compare_prompts(model, tok, paths, softs, judged)
+
+
+def expanded(names):
+    """The files of these names, with `*` expanded where the console leaves it as it is."""
+    files = []
+    for name in names:
+        found = [name] if Path(name).exists() else sorted(glob.glob(name))
+        if not found:
+            raise InputError(f"--prompt {name}: there is no such file")
+        files += found
+    return files
+
+
+def require_file(path, pairs):
+    """Raise InputError, before any work, where the texts cannot be written to this file."""
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder: name a file")
+    as_file(pairs, path)
+
+
+def answer_text(model, tok, names, softs, text):
+    """Print what the base answers to a text without a prompt and with each."""
+    names = ["without a prompt", *names]
+    nothing = PromptTuning(torch.empty(0, model.config.n_embd, device=model.device))
+    width = max(map(len, names))
+    for name, soft in zip(names, [nothing, *softs]):
+        [reply] = reply_each(model, tok, soft, [text])
+        more = "" if reply.whole else " ..."
+        print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  {reply.text}{more}")
+
+
+def label(model, tok, soft, pairs, path):
+    """Write each text and its answer to a file, or print them, a line each."""
+    texts = [text for text, _ in pairs]
+    replies = reply_each(model, tok, soft, texts)
+    cut = sum(not reply.whole for reply in replies)
+    if cut:
+        warn(f"{cut} of {len(replies)} answers came to no end, and are cut")
+    labelled = [(text, reply.text) for text, reply in zip(texts, replies)]
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, as_file(labelled, path))
+        say(f"{path}: {len(labelled)} texts and their answers")
+        return
+    for text, said in labelled:
+        print(f"{' '.join(text.split())}\t{said}")
+
+
+@torch.inference_mode()
+def reply_each(model, tok, soft, texts):
+    """The Reply to each text: a choice where the soft prompt knows its answers, else any text."""
+    answers = soft.facts.get("answers", [])
+    new = 0 if answers else max(NEW_TOKENS, soft.facts.get("longest", 0))
+    rows = rows_behind(model, tok, [(text, "") for text in texts], soft.length + new, "", answers)
+    questions, past = [question for question, _ in rows], soft.past(model)
+    parts = [questions[i : i + AT_ONCE] for i in range(0, len(questions), AT_ONCE)]
+    replies = []
+    for part in progress(parts, len(parts), "answering"):
+        if answers:
+            replies += [Reply(said, True) for said in choose_each(model, tok, past, part, answers)]
+            continue
+        for ids in generate_each(model, tok, past, part, new):
+            text = " ".join(tok.decode(ids).split())
+            replies.append(Reply(text, len(ids) < new))
+    return replies
+
+
+def generate_each(model, tok, past, questions, new):
+    """At most `new` ids behind each question; InputError names the text that cannot be answered."""
+    ends = model.facts.get("end", [tok.end])
+    try:
+        return model.generate(questions, new, past, stop=ends)
+    except InputError as problem:
+        if len(questions) == 1:
+            raise InputError(f"{at_text(tok, questions[0])}: {problem}") from problem
+    # It names a row, not a text. One after another, it is the text that fails.
+    return [generate_each(model, tok, past, [question], new)[0] for question in questions]
+
+
+def compare_prompts(model, tok, names, softs, pairs):
+    """Print how the base does on these pairs without a prompt, and with each."""
+    # The answers that the prompts were trained on, where they know; none where these were many.
+    known = [soft.facts["answers"] for soft in softs if "answers" in soft.facts]
+    answers = sorted(set().union(*known)) if known else few_answers(pairs)
+    say_unknown(pairs, answers, "of the file")
+    often = [soft.facts["commonest"] for soft in softs if "commonest" in soft.facts]
+    commonest = often[0] if often else commonest_answer(pairs)
+    candidates = [Candidate("without a prompt", None)]
+    for name, soft in zip(names, softs):
+        with torch.inference_mode():
+            candidates.append(Candidate(name, soft.past(model)))
+    compare(model, tok, pairs, commonest, answers, candidates)
+
+
+# ------------------------------------------------------------------ the command line
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are InputErrors."""
+
+    def error(self, message):
+        raise InputError(message)
+
+
+def number_or_auto(text):
+    """What --length takes."""
+    return AUTO if text == AUTO else int(text)
+
+
+def parse(arguments):
+    """The settings of a command; `run` is the function that does it."""
+    parser = Parser(
+        "own_data.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_tune(commands)
+    add_answer(commands)
+    return parser.parse_args(arguments)
+
+
+def add_base(add):
+    """The options of both commands."""
+    add("--base", default=BASE, help="a .pt file, a folder, or a name on the hub (base.pt)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (auto)")
+
+
+def add_tune(commands):
+    text = "train one soft prompt and save it"
+    parser = commands.add_parser("tune", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=tune)
+    add = parser.add_argument
+    add_base(add)
+    add("--data", help="texts and answers: .tsv, .csv or .jsonl")
+    add("--valid", help="more of them, to validate with; without, a fifth of --data")
+    add("--task", choices=TASKS, help="a task of train.py, in place of --data")
+    add("--answers", default="", help="allowed answers, with commas between; else all in --data")
+    add("--method", default="prompt", choices=METHODS, help="what to train (prompt)")
+    add("--length", type=number_or_auto, help=f"virtual tokens, or auto ({LENGTH})")
+    add("--init", default="vocab", help="start: vocab, text, matched, normal or a file (vocab)")
+    add("--init-text", default="", help="the text to start from; also judged as a hard prompt")
+    add("--steps", type=int, default=300, help="training steps of 16 texts, at most (300)")
+    add("--lr", type=float, help="learning rate, in units of the size of what it moves")
+    add("--seed", type=int, default=0, help="which random numbers and examples (0)")
+    add("--out", default="out", help="folder for the trained prompt (out)")
+    add("--save", help="file of the trained prompt (OUT/NAME-METHOD.pt)")
+
+
+def add_answer(commands):
+    text = "answer a text, or label a file of texts"
+    parser = commands.add_parser("answer", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=answer)
+    add = parser.add_argument
+    add_base(add)
+    add("--prompt", nargs="+", required=True, help="files of trained prompts")
+    add("--text", default="", help="a text to answer")
+    add("--data", help="a file of texts, with or without answers: .txt, .tsv, .csv or .jsonl")
+    add("--save", help="file for the texts of --data and their answers; else the screen")
+
+
+def main(arguments=None):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a character shows its code
+            stream.reconfigure(errors="backslashreplace")
+    settings = parse(arguments)
+    settings.run(settings)
+
+
+if __name__ == "__main__":
+    guard(main)

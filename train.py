@@ -29,6 +29,7 @@ import time
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, variance
@@ -161,6 +162,7 @@ class Task(NamedTuple):
     answer: Callable[[Sentence], str]
     practised: list[str]  # hard prompts that the base learned it from; none: it never practised it
     unseen: list[str]  # hard prompts that the base never saw; the first is the "related text"
+    lacks: str = "nothing new"  # what the base lacks, so that a prompt must bring it
 
     @property
     def hard_prompts(self):
@@ -230,6 +232,7 @@ TASKS = {
             "Copy the word before the last word.",
             "Say the last word but one again.",
         ],
+        "a new rule",
     ),
 }
 
@@ -295,6 +298,7 @@ def grid_task(operation, place):
         answer,
         [] if held_out else hard_prompts,
         hard_prompts if held_out else [],
+        "a rule" if held_out else "nothing new",
     )
 
 
@@ -322,13 +326,14 @@ def swap_task(n):
         letter = TASKS["first-letter-first"].answer(sentence)
         return partner.get(letter, letter)
 
-    said = ", ".join(f"{b} for {a}" for a, b in partner.items())
+    facts = ", ".join(f"{b} for {a}" for a, b in partner.items())
+    hard_prompt = f"What is the first letter of the first word? Say {facts}."
     return Task(
-        f"first letter of the first word, but {2 * n} letters change places",
+        f"first letter, {2 * n} letters swapped",
         answer,
         [],
-        TASKS["first-letter-first"].practised
-        + [f"What is the first letter of the first word? Say {said}."],
+        [*TASKS["first-letter-first"].practised, hard_prompt],
+        f"{2 * n} facts",
     )
 
 
@@ -447,6 +452,15 @@ class NotFinite(InputError):
     """A loss is not a number, or infinite."""
 
 
+@contextmanager
+def happens_at(place):
+    """Inside of it, the message of NotFinite begins with the place."""
+    try:
+        yield
+    except NotFinite as problem:
+        raise NotFinite(f"{place}: {problem}") from problem
+
+
 def score(model, past, rows):
     """The Scores of rows (question, answer), each behind its row of `past` (None: no prompt).
 
@@ -490,12 +504,22 @@ def answer_logits(model, past, rows):
     rows_of_arm = len(rows) // arms
     virtual = past.length.tolist()
 
-    def width(i):  # slots that row i takes, virtual tokens included
+    def text_width(i):
         question, answer = rows[i]
-        return virtual[i // rows_of_arm] // 32 * 32 + len(question) + len(answer)
+        return len(question) + len(answer)
 
+    def virtual_width(i):
+        return virtual[i // rows_of_arm]
+
+    def width(i):
+        return virtual_width(i) + text_width(i)
+
+    def likeness(i):  # rows whose prompts are about as long stand together, then like texts
+        return virtual_width(i) // 32, text_width(i)
+
+    order = sorted(range(len(rows)), key=likeness)
     limit = TOKENS_AT_ONCE.get(model.device.type, MANY_TOKENS)
-    for part in parts_of(sorted(range(len(rows)), key=width), width, limit):
+    for part in parts_of(order, width, limit):
         idx, targets = collate([rows[i] for i in part], model.device)  # (B, T) each
         index = torch.tensor(part, device=model.device)  # (B,)
         logits = model.scored(idx, targets, past.rows(index // rows_of_arm)).float()  # (n, V)
@@ -505,13 +529,14 @@ def answer_logits(model, past, rows):
 
 
 def parts_of(order, width, limit):
-    """Cut the rows in `order`, whose widths grow, into parts of at most `limit` slots each, or of
-    one row where that alone has more."""
-    part = []
+    """Cut the rows in `order` into parts, each of at most `limit` slots once all its rows are as
+    wide as the widest, or of one row where that alone has more."""
+    part, widest = [], 0
     for i in order:
-        if part and (len(part) + 1) * width(i) > limit:
+        widest = max(widest, width(i))
+        if part and (len(part) + 1) * widest > limit:
             yield part
-            part = []
+            part, widest = [], width(i)
         part.append(i)
     yield part
 
@@ -593,7 +618,8 @@ def fit(
         examples = []
         for arm in arms:
             examples += draw(rows[arm.task], arm.seed, step, size)
-        losses = loss(model, prefill(softs, model), examples)  # (A,)
+        with happens_at(f"training step {step}"):
+            losses = loss(model, prefill(softs, model), examples)  # (A,)
         losses.sum().backward()
         for soft in softs:
             nn.utils.clip_grad_norm_(soft.parameters(), 1.0)
@@ -625,7 +651,9 @@ def measure(lab, arms, step, split, n):
     rows = []
     for arm in arms:
         rows += lab.rows(arm.task, split, n)
-    losses, accuracies = mean_of_arms(score(lab.model, past, rows), len(arms))
+    with happens_at(f"{split} sentences after step {step}"):
+        scores = score(lab.model, past, rows)
+    losses, accuracies = mean_of_arms(scores, len(arms))
     measured = []
     for arm, loss, accuracy in zip(arms, losses.tolist(), accuracies.tolist()):
         result = {"loss": round(loss, 4), "accuracy": round(accuracy, 4), "sentences": n}
@@ -1098,11 +1126,24 @@ def label_lines(axis, labels, gap=0.06):
     """Texts at the right ends of lines, [(height, text, colour)], moved apart where they would
     overlap. `gap` is the least distance of two, as a share of the axis."""
     to_axis = axis.transData + axis.transAxes.inverted()
-    low = -math.inf
-    for height, text, colour in sorted(labels):
-        y = max(to_axis.transform((1, height))[1], low + gap)
-        low = y
-        axis.text(1.02, y, text, transform=axis.transAxes, color=colour, va="center", weight="bold")
+    labels = sorted(labels)
+    heights = [to_axis.transform((1, height))[1] for height, _, _ in labels]
+    for (_, text, colour), y in zip(labels, moved_apart(heights, gap)):
+        style = {"color": colour, "weight": "bold", "va": "center", "fontsize": 9}
+        axis.text(1.03, y, text, transform=axis.transAxes, **style)
+
+
+def moved_apart(heights, gap):
+    """Growing heights, moved so that each is at least `gap` above the one before, and the last no
+    higher than the top of the axis, 1, or where it was."""
+    ceiling = max(1, heights[-1])
+    moved = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], ceiling)
+        ceiling = moved[i] - gap
+    return moved
 
 
 def values_in_order(results, column):
@@ -1223,11 +1264,15 @@ UNTRAINED = {"always": "commonest\nanswer", "none": "no\nprompt", "wording": "be
 
 
 def draw_length(results):
-    """Accuracy over length, a line for each task; left of it, what needs no training."""
+    """Accuracy over length, a line for each task; left of the prompts, what needs no training."""
     methods = [name for name in values_in_order(results, "method") if name in METHODS]
-    figure, axes = new_figure(3 + 5.5 * len(methods), 4.8, columns=len(methods), sharey=True)
+    widths = [1.4] + [1] * (len(methods) - 1)
+    figure, axes = new_figure(
+        2 + 5.5 * len(methods), 5, columns=len(methods), width_ratios=widths[: len(methods)]
+    )
     for axis, method in zip(axes[0], methods):
         draw_accuracy_over_length(axis, results, method)
+    draw_untrained(axes[0, 0], results)
     figure.suptitle(length_finding(results))
     return figure
 
@@ -1235,41 +1280,51 @@ def draw_length(results):
 def draw_accuracy_over_length(axis, results, method):
     labels = []
     lengths = sorted({row["length"] for row in results if row["method"] == method})
+    x = [math.log2(length) for length in lengths]
     for task in values_in_order(results, "task"):
-        colour = COLOURS[task]
+        colour = COLOURS.get(task, "black")
         tested = accuracies_of(results, task, method, "test")
         accuracies = [tested[length][0] for length in lengths]
         errors = [tested[length][1] for length in lengths]
-        x = [math.log2(length) for length in lengths]
         axis.errorbar(x, accuracies, errors, fmt="o-", color=colour, lw=2.5, elinewidth=1)
         enough = chosen_length(results, task, method)
-        ring = {"ms": 15, "mfc": "none", "mew": 2}
-        axis.plot(math.log2(enough), tested[enough][0], "o", color=colour, **ring)
-        for place, name in enumerate(UNTRAINED):
-            [(accuracy, _)] = accuracies_of(results, task, name, "test").values()
-            axis.plot(place - 4, accuracy, "_", color=colour, ms=18, mew=3)
-        labels.append((accuracies[-1], textwrap.fill(TASKS[task].question, 24), colour))
-    places = [place - 4 for place in range(len(UNTRAINED))]
-    axis.axvline(-1, color="0.8", lw=1)
-    axis.set_xticks([*places, *x], [*UNTRAINED.values(), *map(str, lengths)])
-    axis.tick_params("x", labelsize=8)
+        ring = {"ms": 15, "mfc": "none", "mew": 2, "color": colour}
+        axis.plot(math.log2(enough), tested[enough][0], "o", **ring)
+        text = f"{TASKS[task].lacks}:\n" + textwrap.fill(TASKS[task].question, 25)
+        labels.append((accuracies[-1], text, colour))
+    axis.set_xticks(x, lengths, fontsize=9)
     axis.set_ylim(0, 1.04)
     axis.set_xlabel("virtual tokens (ring: the fewest that are as good as the best)")
     axis.set_ylabel("accuracy on the test sentences")
     axis.set_title(f"{method} tuning")
-    label_lines(axis, labels, gap=0.13)
+    label_lines(axis, labels, gap=0.17)
+
+
+def draw_untrained(axis, results):
+    """What needs no training, left of the lengths: a short bar for each task, side by side."""
+    tasks = values_in_order(results, "task")
+    middles = [-5.5, -3.7, -1.9]
+    for middle, method in zip(middles, UNTRAINED):
+        for place, task in enumerate(tasks):
+            [(accuracy, error)] = accuracies_of(results, task, method, "test").values()
+            x = middle + 0.35 * (place - (len(tasks) - 1) / 2)
+            colour = COLOURS.get(task, "black")
+            axis.errorbar(x, accuracy, error, fmt="_", color=colour, ms=9, mew=3, elinewidth=1)
+    axis.axvline(-0.8, color="0.8", lw=1)
+    ticks, texts = list(axis.get_xticks()), [text.get_text() for text in axis.get_xticklabels()]
+    axis.set_xticks([*middles, *ticks], [*UNTRAINED.values(), *texts], fontsize=9)
 
 
 def length_finding(results):
     """The title of length.png, from the chosen lengths of prompts."""
     enough = {}
     for task in values_in_order(results, "task"):
-        enough[task] = chosen_length(results, task, "prompt")
-    found = ", ".join(f"{length} for {task}" for task, length in enough.items())
-    storing = [enough[task] for task in ("first-letter-last", "swap-1", "swap-4") if task in enough]
-    if storing == sorted(storing) and storing[0] < storing[-1]:
-        return f"The more a prompt has to store, the longer it must be\n(enough are {found})"
-    return f"How many virtual tokens are enough: {found}"
+        enough[TASKS[task].lacks] = chosen_length(results, task, "prompt")
+    found = ", ".join(f"{length} for {what}" for what, length in enough.items())
+    lengths = list(enough.values())
+    if lengths == sorted(lengths) and lengths[0] < lengths[-1]:
+        return f"The more a prompt has to store, the longer it must be\n(virtual tokens: {found})"
+    return f"How many virtual tokens are as good as the best: {found}"
 
 
 def shown_seed(results):

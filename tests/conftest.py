@@ -50,3 +50,6 @@ def as_mha(gqa):
             state[name] = heads.repeat_interleave(2, 0).reshape(32, 32)  # (H D, C)
     mha.load_state_dict(state)
     return mha
+
+
+from small_world import tok  # noqa: E402, F401  a fixture for every test file

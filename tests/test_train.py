@@ -1,399 +1,1396 @@
-"""train.py: data, tokenizer, arms that do not touch each other, the command line, the main job."""
+"""train.py: sentences, tasks, scoring, training; the experiments and pictures by hand-made rows."""
 
 import csv
+import math
+import os
 import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import pretrain
 import pytest
 import torch
 from conftest import ROOT, make_model
-from pretrain import bpe
+from small_world import TOKENS, save_tiny, sentences, tiny
 
 import train
-from model import GPT, GPTConfig
-from softprompt import PrefixTuning, PromptTuning, initial_embeddings, load, save
-from train import JOBS, Arm, Plan, Results, Start, Tokenizer, collate, fit, score
-from tutorials import findings, jobs
-from tutorials.jobs import Sentence
+from model import InputError, Past, visible
+from softprompt import PrefixTuning, PromptTuning, initial_embeddings, save
+from train import (
+    COLUMNS,
+    COMMON_LETTERS,
+    FUTURE,
+    HELD_OUT,
+    NONE_HIDDEN,
+    PLACES,
+    STARTS,
+    TASKS,
+    Arm,
+    Lab,
+    Plan,
+    Scores,
+    Sentence,
+    Task,
+    accuracies_of,
+    accuracy_by_letter,
+    answers_lost,
+    best_hard_prompt,
+    chosen_length,
+    collate,
+    draw_rows,
+    find_device,
+    fit,
+    hide,
+    load_base,
+    mean_error,
+    mean_of_arms,
+    measure,
+    new_arm,
+    parts_of,
+    read_results,
+    score,
+    steps_needed,
+    steps_to_threshold,
+    times_sooner,
+    untrained,
+    warm_up_and_fall,
+    write_results,
+)
 
-WORDS = "Return the matrix of a graph, plot one axis, solve an equation and open every file".split()
+SMALL = Plan(
+    examples=4,
+    valid=6,
+    final=12,
+    starts=("related", "vocab", "normal"),
+    rates=(1, 4),
+    start_seeds=2,
+    start_length=4,
+    start_steps=(("first-letter-last", 4), ("library", 2)),
+    lengths=(1, 30),
+    length_seeds=2,
+    length_rates=(("prompt", 3), ("prefix", 0.1)),
+    length_steps=(("first-letter-last", 3), ("swap-1", 2)),
+    vector_seeds=2,
+    vector_length=4,
+    vector_steps=2,
+)
 
-def sentences(n, seed=0):
-    gen = random.Random(seed)
-    texts = [" ".join(gen.choices(WORDS, k=gen.randint(3, 8))).strip(",") + "." for _ in range(n)]
-    return [Sentence(text, gen.choice(jobs.LIBRARIES), gen.choice(["class", "function"]))
-            for text in texts]
 
-TOKENS = bpe([s.text for s in sentences(50)] + ["\n -> numpy torch class function"], 330)
+def some_data():
+    """Sentences of which a third begins with R, a third with C and a third with other letters."""
+    data = {}
+    for seed, split in enumerate(("train", "valid", "test")):
+        data[split] = []
+        for i, sentence in enumerate(sentences(40, seed)):
+            first = ("Return ", "Compute ", "")[i % 3]
+            data[split].append(sentence._replace(text=first + sentence.text))
+    return data
 
-@pytest.fixture(scope="module")
-def tok():
-    return Tokenizer.from_tokens(TOKENS)
 
-def tiny(tok, **shape):
-    return make_model(vocab_size=tok.end + 1, n_layer=1, n_embd=16, window=24, **shape)
+@pytest.fixture
+def lab(tok):
+    return Lab(tiny(tok), tok, some_data())
 
-def slow_bpe(texts, size):
-    """The definition: count all pairs, merge the commonest (of equals, the first in order)."""
-    words = [[bytes([b]) for b in piece.encode()]
-             for text in texts for piece in re.findall(train.PATTERN, text)]
-    tokens = [bytes([b]) for b in range(256)]
-    while len(tokens) < size:
-        counts = train.Counter(pair for word in words for pair in zip(word, word[1:]))
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        tokens.append(best[0] + best[1])
-        for word in words:
-            j = 0
-            while j < len(word) - 1:
-                if (word[j], word[j + 1]) == best:
-                    word[j : j + 2] = [tokens[-1]]
-                j += 1
-    return tokens
 
-def test_bpe_is_its_definition():
-    texts = [s.text for s in sentences(30)]
-    texts += ["aaaa aaa aaaaa banana bandana", "x = 12 + 3_4", "naïve café"]
-    assert bpe(texts, 400) == slow_bpe(texts, 400)
+def run_python(*arguments, cwd, **environment):
+    """A Python of its own; `environment` beside what this one has."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
 
-def test_tokenizer_round_trips_anything(tok):
-    gen, ranges = random.Random(0), ((1, 128), (128, 0xD800), (0xE000, 0x20000))
+
+def finish(training):
+    """Run a `fit` to its end."""
+    for _ in training:
+        pass
+
+
+# ------------------------------------------------------------------ sentences
+
+
+def test_docstrings_are_read_without_importing(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "raise SystemExit\n"
+        "class A:\n"
+        '    """A summary.\n\n    More."""\n'
+        "    async def f(self):\n"
+        '        """Another."""\n'
+        "try:\n"
+        "    pass\n"
+        "except ValueError:\n"
+        "    def g():\n"
+        '        """A third."""\n'
+        "def h():\n"
+        "    pass\n"
+    )
+    found = [one for one in train.docstrings_in(path) if one[1]]
+    assert sorted(found) == [
+        ("class", "A summary.\n\nMore."),
+        ("function", "A third."),
+        ("function", "Another."),
+    ]
+
+
+@pytest.mark.parametrize("text", ["def broken(:\n", "x = '\0'\n"])
+def test_what_is_no_python_has_no_docstrings(tmp_path, text):
+    (tmp_path / "module.py").write_text(text)
+    assert train.docstrings_in(tmp_path / "module.py") == []
+    (tmp_path / "module.py").write_bytes(b"# \xff\xfe\n")
+    assert train.docstrings_in(tmp_path / "module.py") == []
+
+
+def test_sentences_are_split_by_their_own_text():
+    docs = []
+    for i in range(2000):
+        docs.append(("numpy", "function", f"Give back number {i} of them all.\n\nMore."))
+    docs.append(("numpy", "class", "An array of numpy scalars, they say."))
+    docs.append(("torch", "class", "Too short."))
+    docs.append(("torch", "class", "Ünicode is left out of the sentences."))
+    docs.append(docs[0])
+    data = train.sentences_of(docs)
+    texts = [sentence.text for part in data.values() for sentence in part]
+    assert len(texts) == len(set(texts)) == 2000
+    for split, part in data.items():
+        assert all(train.split_of(sentence.text) == split for sentence in part)
+    shares = {split: len(part) / 2000 for split, part in data.items()}
+    assert shares == pytest.approx({"train": 0.8, "valid": 0.1, "test": 0.1}, abs=0.03)
+    assert data == train.sentences_of(docs[::-1])
+    assert data["train"][0] != Sentence(texts[0], "numpy", "class")
+
+
+@pytest.fixture
+def one_library(tmp_path, monkeypatch):
+    """A library of two public modules and of what is skipped, in place of those installed."""
+    folder = tmp_path / "library"
+    for name in ("__init__", "api", "_private", "test_api", "tests/inner", "sub/deep"):
+        path = folder / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'def f():\n    """Say {path.stem} in many words, please."""\n')
+    monkeypatch.setattr(train, "LIBRARIES", ("numpy",))
+    monkeypatch.setattr(train, "library_folder", lambda library: folder)
+    return folder
+
+
+def test_public_modules_are_read_and_no_others(one_library, tmp_path):
+    found = train.read_docstrings(tmp_path / "out")
+    said = sorted(text.split()[1] for _, _, text in found)
+    assert said == ["__init__", "api", "deep"]
+    assert {library for library, _, _ in found} == {"numpy"}
+
+
+def test_what_was_read_is_kept_until_a_library_changes(one_library, tmp_path, monkeypatch):
+    first = train.read_docstrings(tmp_path / "out")
+    with monkeypatch.context() as changed:
+        changed.setattr(train, "docstrings_in", None)  # is not called
+        assert list(map(tuple, train.read_docstrings(tmp_path / "out"))) == first
+    (one_library / "more.py").write_text('def f():\n    """One more."""\n')
+    assert len(train.read_docstrings(tmp_path / "out")) == len(first) + 1
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:40], lambda text: "[]", lambda text: "{}"])
+def test_a_truncated_docstrings_file_is_said_by_name_and_read_anew(
+    one_library, tmp_path, capsys, damage
+):
+    first = train.read_docstrings(tmp_path)
+    kept = tmp_path / "docstrings.json"
+    whole = kept.read_text()
+    capsys.readouterr()
+    kept.write_text(damage(whole))
+    assert train.read_docstrings(tmp_path) == first
+    assert f"{kept} is damaged" in capsys.readouterr().err
+    assert kept.read_text() == whole
+
+
+def test_no_docstrings_is_said(one_library, tmp_path):
+    for path in one_library.rglob("*.py"):
+        path.unlink()
+    with pytest.raises(InputError, match="no docstrings.*install"):
+        train.read_docstrings(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_library_that_is_not_installed_has_no_files(monkeypatch):
+    monkeypatch.setattr(train, "LIBRARIES", ("no_such_library",))
+    assert train.source_files() == []
+
+
+def test_sentences_need_no_process_pool_and_no_main_guard(tmp_path):
+    """A script as a newcomer writes it, with the start method of Windows, in a fresh folder."""
+    (tmp_path / "mine.py").write_text(
+        "import multiprocessing, sys\n"
+        "multiprocessing.set_start_method('spawn')\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import train\n"
+        "train.LIBRARIES = ('tiktoken',)\n"
+        "data = train.load_data('out')\n"
+        "print(len(data['train']))\n"
+    )
+    done = run_python("mine.py", ROOT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+    assert (tmp_path / "out" / "docstrings.json").exists()
+
+
+# ------------------------------------------------------------------ tasks
+
+EXAMPLE = Sentence("Return the (weighted) matrix of a graph.", "networkx", "function")
+
+
+@pytest.mark.parametrize(
+    "task, answer",
+    [
+        ("library", "networkx"),
+        ("kind", "function"),
+        ("count", "7"),
+        ("before-last", "a"),
+        ("repeat-third", "weighted"),
+        ("repeat-last", "graph"),
+        ("first-letter-last", "g"),
+        ("last-letter-first", "n"),
+        ("letters-third", "8"),
+        ("swap-1", "C"),
+    ],
+)
+def test_answers_by_hand(task, answer):
+    assert TASKS[task].answer(EXAMPLE) == answer
+    assert TASKS[task].pairs([EXAMPLE]) == [(EXAMPLE.text, answer)]
+
+
+def test_a_word_of_signs_only_stays_a_word():
+    assert train.bare("->") == "->"
+    assert train.bare("(x)") == "x"
+
+
+def test_the_grid_is_practised_but_for_what_is_held_out():
+    grid = [f"{operation}-{place}" for operation in train.OPERATIONS for place in PLACES]
+    assert set(grid) <= TASKS.keys()
+    assert set(HELD_OUT) <= set(grid)
+    for name in grid:
+        task = TASKS[name]
+        assert (task.practised == []) == (name in HELD_OUT)
+        assert len(task.hard_prompts) == 4
+        place = name.rsplit("-")[-1]
+        assert all(f"{place} word" in hard_prompt for hard_prompt in task.hard_prompts)
+
+
+def test_swapped_letters_change_places_and_all_others_stay():
+    plain = TASKS["first-letter-first"]
+    words = [f"{letter}ule is the word." for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcr"]
+    for name, pairs in (("swap-1", ["RC"]), ("swap-4", ["RC", "AS", "TG", "PD"])):
+        swapped = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+        for text in words:
+            sentence = Sentence(text, "numpy", "class")
+            letter = plain.answer(sentence)
+            assert TASKS[name].answer(sentence) == swapped.get(letter, letter)
+        assert "".join(pairs) == COMMON_LETTERS[: 2 * len(pairs)]
+        assert TASKS[name].practised == []
+        for letter, other in swapped.items():
+            assert f"{other} for {letter}" in TASKS[name].unseen[-1]
+
+
+def test_the_commonest_answer_and_its_share():
+    pairs = [("a", "x"), ("b", "y"), ("c", "y"), ("d", "z")]
+    assert train.commonest_answer(pairs) == "y"
+    assert train.share_of("y", pairs) == 0.5
+    assert train.share_of("no", pairs) == 0
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def test_the_tokenizer_round_trips_anything(tok):
+    gen = random.Random(0)
+    ranges = ((1, 128), (128, 0xD800), (0xE000, 0x20000))
     for _ in range(300):
-        text = "".join(chr(gen.randrange(*gen.choice(ranges))) for _ in range(gen.randrange(40)))
+        length = gen.randrange(40)
+        text = "".join(chr(gen.randrange(*gen.choice(ranges))) for _ in range(length))
         assert tok.decode(tok.encode(text)) == text
-    assert all(tok.decode([b]).encode() == bytes([b]) for b in range(128))
-    assert tok.end == len(TOKENS) and tok.end not in tok.encode("<|end|>")
 
-def test_an_example_is_wording_then_sentence_then_answer(tok):
-    s = Sentence("Return the matrix of a graph.", "networkx", "function")
-    for job, answer in {"library": "networkx", "kind": "function", "repeat-first": "Return",
-                        "first-letter-last": "g", "letters-third": "6", "count": "6"}.items():
-        question, ids = tok.example(s.text, JOBS[job].answer(s), "Say it.")
-        assert tok.decode(question) == "Say it.\nReturn the matrix of a graph. ->"
-        assert ids[-1] == tok.end and tok.decode(ids[:-1]) == " " + answer
-        # Cut off the wording's ids, and what is left is the example without a wording.
-        assert question[len(tok.encode("Say it.")) :] == tok.example(s.text, "x")[0]
 
-def test_collate_scores_the_answers_and_nothing_else():
+def test_ids_are_in_the_order_of_the_tokens_and_the_end_is_the_last(tok):
+    assert all(tok.decode([i]).encode() == token for i, token in enumerate(TOKENS) if i < 128)
+    assert tok.decode([len(TOKENS) - 1]).encode() == TOKENS[-1]
+    assert tok.end == len(TOKENS)
+    assert tok.end not in tok.encode("<|end|>")
+
+
+def test_an_example_is_hard_prompt_then_text_then_answer(tok):
+    question, answer = tok.example(EXAMPLE.text, "function", "Say it.")
+    assert tok.decode(question) == "Say it.\nReturn the (weighted) matrix of a graph. ->"
+    assert tok.decode(answer[:-1]) == " function"
+    assert answer[-1] == tok.end
+    # Without the hard prompt the other ids stay: so a soft prompt can take its place.
+    assert question[len(tok.encode("Say it.")) :] == tok.example(EXAMPLE.text, "x")[0]
+
+
+def test_only_the_answers_are_scored():
     idx, targets = collate([([1, 2, 3], [4, 5]), ([6], [7, 8, 9])], "cpu")
     assert idx.tolist() == [[1, 2, 3, 4], [6, 7, 8, -1]]
     assert targets.tolist() == [[-1, -1, 4, 5], [7, 8, 9, -1]]
 
-def test_docstrings_are_read_without_importing(tmp_path):
-    path = tmp_path / "module.py"
-    path.write_text('raise SystemExit\nclass A:\n    """A summary.\n\n    More."""\n'
-                    '    async def f(self):\n        """Another."""\n')
-    found = sorted(one for one in jobs.docstrings_in(("numpy", path)) if one[2])
-    assert found == [("numpy", "class", "A summary.\n\nMore."), ("numpy", "function", "Another.")]
-    path.write_text("def broken(:\n")
-    assert jobs.docstrings_in(("numpy", path)) == []
 
-def test_sentences_are_split_by_their_own_text():
-    docs = [("numpy", "function", f"Give back number {i} of them all.\n\nMore.")
-            for i in range(2000)]
-    docs += [("numpy", "class", "An array of numpy scalars, they say."),
-             ("torch", "class", "Too short."),
-             ("torch", "class", "Ünicode is left out of the sentences."), docs[0]]
-    data = jobs.sentences_of(docs)
-    assert sum(map(len, data.values())) == 2000
-    assert all(jobs.split_of(s.text) == split for split, part in data.items() for s in part)
-    assert 0.7 < len(data["train"]) / 2000 < 0.9 and data == jobs.sentences_of(docs[::-1])
+# ------------------------------------------------------------------ the base
 
-def test_score_is_the_model_s_loss_and_greedy_decoding(tok):
-    model, some = tiny(tok), sentences(80)
-    rows = [tok.example(s.text, JOBS["count"].answer(s)) for s in some]
-    past = PromptTuning(torch.randn(3, 16)).past(model)
-    nats, tokens, right, chosen, choice = score(model, past, rows)[:, 0].tolist()
-    assert chosen == len(rows) and choice == 0  # without choices there is nothing to choose
-    assert nats / tokens == pytest.approx(model.loss(*collate(rows, "cpu"), past).item(), rel=1e-5)
-    answers = model.generate([question for question, _ in rows], 4, past, stop=tok.end)
-    assert right == sum(answer == want[:-1] for answer, (_, want) in zip(answers, rows))
-    assert tokens == sum(len(answer) for _, answer in rows)
 
-@pytest.mark.parametrize("kind", [PromptTuning, PrefixTuning])
-def test_trained_together_is_trained_alone(tok, kind):
-    model = tiny(tok)
-    rows = {job: [tok.example(*pair) for pair in JOBS[job].pairs(sentences(60))]
-            for job in ("kind", "count")}
-    before = model.fingerprint()
-
-    def arms():
-        torch.manual_seed(0)
-        many = ("kind", 0.6, 0, None, 4), ("count", 0.2, 1, 0, 30), ("kind", 2.0, 2, None, 1)
-        return [Arm(kind.start(model, torch.randn(P, 16) * 0.2), job, lr, seed, pinned)
-                for job, lr, seed, pinned, P in many]
-
-    together, alone, start = arms(), arms(), arms()
-    fit(model, together, rows, 6, 4, lambda *state: None)
-    for arm in alone:
-        fit(model, [arm], rows, 6, 4, lambda *state: None)
-    for a, b, c in zip(together, alone, start):
-        for p, q, r in zip(a.soft.parameters(), b.soft.parameters(), c.soft.parameters()):
-            assert torch.allclose(p, q, atol=2e-4) and not torch.allclose(p, r, atol=2e-3)
-    assert model.fingerprint() == before
-
-def test_shipped_base():
-    model, tok = train.load_base(train.Settings())
-    config = model.config
-    assert config.n_kv_head < config.n_head and config.window < max(Plan().lengths)
+def test_the_shipped_base_does_what_it_practised():
+    model, tok = load_base(device="cpu")
+    assert model.config.n_kv_head < model.config.n_head
+    assert model.config.window < max(Plan().lengths)
     assert (ROOT / "tutorials" / "base.pt").stat().st_size < 5e6
-    for s in (Sentence("Compute the eigenvalues of a square matrix.", "sympy", "function"),
-              Sentence("Return the shortest path between two nodes.", "networkx", "function")):
-        for job in ("repeat-first", "repeat-last", "kind"):
-            question, answer = tok.example(s.text, JOBS[job].answer(s), JOBS[job].wordings[0])
+    assert not any(p.requires_grad for p in model.parameters())
+    for s in (
+        Sentence("Compute the eigenvalues of a square matrix.", "sympy", "function"),
+        Sentence("Return the shortest path between two nodes.", "networkx", "function"),
+    ):
+        for task in ("repeat-first", "repeat-last", "kind", "first-letter-first"):
+            hard_prompt = TASKS[task].practised[0]
+            question, answer = tok.example(s.text, TASKS[task].answer(s), hard_prompt)
             assert model.generate([question], 8, stop=tok.end) == [answer[:-1]]
 
-@pytest.fixture
-def small_world(tok, tmp_path, monkeypatch):
-    """A base trained for a moment on two jobs, random sentences, and a small plan."""
-    data = {"train": sentences(200), "valid": sentences(24, 1), "test": sentences(24, 2)}
+
+def test_the_number_of_a_device_is_kept(monkeypatch):
+    used = []
+
+    def ones(n, device):
+        used.append(device)
+        return torch.zeros(n)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    for name in ("cuda:1", "mps", "cuda:0", "cpu"):
+        assert str(find_device(name)) == name
+    assert list(map(str, used)) == ["cuda:1", "mps", "cuda:0", "cpu"]
+
+
+@pytest.mark.parametrize("cuda, mps, best", [(1, 1, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
+def test_the_best_device_of_a_machine(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
+    monkeypatch.setattr(torch, "ones", lambda n, device: torch.zeros(n))
+    assert find_device("auto").type == best
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "abacus", "cpu:x", "", "cuda:99"])
+def test_a_device_that_this_machine_lacks_is_refused_in_one_line(name):
+    with pytest.raises(InputError) as refused:
+        find_device(name)
+    assert str(refused.value).startswith(f"--device {name} cannot be used on this machine, ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_lab_gives_the_first_sentences_of_a_task_and_a_split(lab):
+    for task in ("library", "kind"):
+        for split in ("train", "valid"):
+            for hard_prompt in ("", "Say it."):
+                rows = lab.rows(task, split, 5, hard_prompt)
+                pairs = TASKS[task].pairs(lab.data[split][:5])
+                assert rows == [lab.tok.example(*pair, hard_prompt) for pair in pairs]
+    assert len(lab.rows("library", "test")) == 40
+
+
+# ------------------------------------------------------------------ scoring
+
+
+def prompts_of(model, lengths):
+    """A past of a row for each length."""
+    C = model.config.n_embd
+    with torch.no_grad():
+        return train.prefill([PromptTuning(torch.randn(P, C)) for P in lengths], model)
+
+
+def test_score_is_the_models_loss_and_greedy_decoding(lab):
+    rows = lab.rows("count", "train")
+    past = prompts_of(lab.model, [3])
+    scores = score(lab.model, past, rows)
+    answers = lab.model.generate([question for question, _ in rows], 4, past, stop=lab.tok.end)
+    for b, (question, answer) in enumerate(rows):
+        loss = lab.model.loss(*collate([(question, answer)], "cpu"), past)
+        assert torch.isclose(scores.nats[b] / scores.tokens[b], loss, rtol=1e-4)
+        assert scores.tokens[b] == len(answer)
+        assert scores.right[b] == (answers[b] == answer[:-1])
+
+
+def test_what_greedy_decoding_gives_is_right_and_all_else_is_wrong(lab):
+    questions = [question for question, _ in lab.rows("count", "train", 12)]
+    past = prompts_of(lab.model, [3])
+    rows = []
+    for i, (question, given) in enumerate(zip(questions, lab.model.generate(questions, 3, past))):
+        changed = list(given)
+        if i % 4 < 3:
+            changed[i % 4] = (changed[i % 4] + 1) % lab.tok.end  # the first, a middle, the last id
+        rows.append((question, changed))
+    right = score(lab.model, past, rows).right
+    assert right.tolist() == [0.0, 0.0, 0.0, 1.0] * 3
+
+
+def test_each_arm_is_scored_behind_its_own_prompt(lab, monkeypatch):
+    """Also when few tokens go through the model at once."""
+    rows = lab.rows("count", "train", 12)
+    past = prompts_of(lab.model, [3, 40, 1])
+    together = score(lab.model, past, rows)
+    monkeypatch.setitem(train.TOKENS_AT_ONCE, "cpu", 100)
+    in_small_parts = score(lab.model, past, rows)
+    for arm in range(3):
+        part = slice(4 * arm, 4 * arm + 4)
+        alone = score(lab.model, past.rows(torch.tensor([arm])), rows[part])
+        assert torch.allclose(together.nats[part], alone.nats, rtol=1e-4)
+        assert torch.allclose(in_small_parts.nats[part], alone.nats, rtol=1e-4)
+        assert torch.equal(together.tokens[part], alone.tokens)
+
+
+@pytest.mark.parametrize("limit", [1, 10, 64, 1000])
+def test_parts_hold_every_row_once_in_order_and_no_more_than_the_limit(limit):
+    gen = random.Random(0)
+    widths = sorted(gen.randint(1, 30) for _ in range(200))
+    parts = list(parts_of(range(200), lambda i: widths[i], limit))
+    assert [i for part in parts for i in part] == list(range(200))
+    for part in parts:
+        assert len(part) * widths[part[-1]] <= limit or len(part) == 1
+    for part, following in zip(parts, parts[1:]):  # and none could take one more
+        assert (len(part) + 1) * widths[following[0]] > limit
+
+
+def test_long_rows_go_through_the_model_a_few_at_a_time(lab, monkeypatch):
+    monkeypatch.setitem(train.TOKENS_AT_ONCE, "cpu", 300)
+    gen = random.Random(0)
+    rows = [([5] * gen.choice([3, 60, 140]), [1, 2]) for _ in range(30)]
+    slots = []
+    scored = lab.model.scored
+
+    def spy(idx, targets, past):
+        slots.append(idx.numel())
+        return scored(idx, targets, past)
+
+    monkeypatch.setattr(lab.model, "scored", spy)
+    scores = score(lab.model, None, rows)
+    assert max(slots) <= 300
+    assert min(slots[1:-1]) > 100
+    assert scores.tokens.tolist() == [2.0] * 30
+
+
+def nan_model(tok):
+    """A base with one number that is none, as in a damaged file."""
+    model = tiny(tok)
+    with torch.no_grad():
+        model.model.norm.weight[3] = torch.nan
+    return model
+
+
+def test_not_a_number_is_never_right(lab):
+    rows = lab.rows("kind", "train", 4)
+    with pytest.raises(train.NotFinite, match="the loss of row 0 of 4 is nan"):
+        score(nan_model(lab.tok), None, rows)
+    prompts = [PromptTuning(torch.zeros(2, 16)), PromptTuning(torch.full((2, 16), torch.nan))]
+    past = train.prefill(prompts, lab.model)
+    with pytest.raises(train.NotFinite, match="the loss of row 2 of 4 is nan"):
+        score(lab.model, past, rows)
+
+
+def test_a_loss_that_is_infinite_stops_the_run_too():
+    with pytest.raises(train.NotFinite, match="the loss of row 1 of 3 is inf"):
+        train.require_finite(torch.tensor([1.0, torch.inf, 2.0]))
+    train.require_finite(torch.tensor([1.0, 0.0, 2.0]))
+
+
+def test_among_equal_logits_the_truth_is_not_preferred(lab):
+    """Two tokens with one embedding have equal logits: greedy decoding gives the first."""
+    questions = [question for question, _ in lab.rows("count", "train", 8)]
+    likeliest = [ids[0] for ids in lab.model.generate(questions, 1)]
+    assert 0 not in likeliest
+    for question, truth in zip(questions, likeliest):
+        model = tiny(lab.tok)
+        assert score(model, None, [(question, [truth])]).right.tolist() == [1.0]
+        with torch.no_grad():
+            table = model.model.embed_tokens.weight
+            table[0] = table[truth]
+        assert model.generate([question], 1) == [[0]]
+        assert score(model, None, [(question, [truth])]).right.tolist() == [0.0]
+        assert score(model, None, [(question, [0])]).right.tolist() == [1.0]
+
+
+def test_means_of_arms_by_hand():
+    nats = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    tokens = torch.tensor([1.0, 3.0, 2.0, 2.0])
+    right = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    losses, accuracies = mean_of_arms(Scores(nats, tokens, right), 2)
+    assert losses.tolist() == [3 / 4, 13 / 4]  # of all tokens, so a long answer counts more
+    assert accuracies.tolist() == [0.5, 1.0]
+
+
+# ------------------------------------------------------------------ training
+
+KINDS = [PromptTuning, PrefixTuning]
+
+
+def three_arms(model, kind):
+    """Arms that differ in everything: task, rate, seed and length."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(tok.end + 1, 128, 1, 2, 32, n_kv_head=1, window=16))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for step in range(60):
-        job = JOBS[("kind", "count")[step % 2]]
-        rows = [tok.example(s.text, job.answer(s), job.wordings[0])
-                for s in random.Random(step).sample(data["train"], 16)]
-        optimizer.zero_grad()
-        model.loss(*collate(rows, "cpu")).backward()
-        optimizer.step()
-    model.save(tmp_path / "base.pt", tokenizer=[token.decode("latin-1") for token in TOKENS])
-    monkeypatch.setattr(train, "load_data", lambda out: data)
-    plan = Plan(jobs=("kind",), starts=("related", "normal"), shares=(0.3, 1.0), start_seeds=2,
-                start_length=4, lengths=(1, 20), rated=(1,), seeds=2, fillers=(0, 20),
-                steps=12, new_steps=12, size=4, valid=12, test=24)
-    monkeypatch.setattr(train, "Plan", lambda: plan)
-    return tmp_path
+    arms = []
+    for task, rate, seed, P in (("kind", 0.6, 0, 4), ("count", 0.2, 1, 30), ("kind", 2.0, 2, 1)):
+        soft = kind.start(model, torch.randn(P, 16) * 0.2)
+        arms.append(Arm(soft, task, rate, seed))
+    return arms
 
-def test_the_main_job_runs_resumes_and_draws(small_world, capsys, monkeypatch):
-    base, out = str(small_world / "base.pt"), small_world / "out"
-    command, experiment = ["--base", base, "--out", str(out)], train.EXPERIMENTS["length"]
 
-    def killed(lab, job):
+@pytest.mark.parametrize("kind", KINDS)
+def test_trained_together_is_trained_alone(lab, kind):
+    rows = {task: lab.rows(task, "train") for task in ("kind", "count")}
+    before = lab.model.fingerprint()
+    together, alone, start = (three_arms(lab.model, kind) for _ in range(3))
+    finish(fit(lab.model, together, rows, 6, 4))
+    for arm in alone:
+        finish(fit(lab.model, [arm], rows, 6, 4))
+    for a, b, c in zip(together, alone, start):
+        for p, q, r in zip(a.soft.parameters(), b.soft.parameters(), c.soft.parameters()):
+            assert torch.allclose(p, q, atol=2e-4)
+            assert not torch.allclose(p, r, atol=2e-3)
+    assert lab.model.fingerprint() == before
+
+
+def test_training_is_adamw_with_clipping_as_written_out(lab):
+    """Three steps by hand on the model's own loss."""
+    model, rows = lab.model, {"kind": lab.rows("kind", "train")}
+    start = torch.randn(5, 16)
+    arm = Arm(PromptTuning(start), "kind", 2.0, seed=7)
+    training = fit(model, [arm], rows, 100, 4)
+    for _ in range(4):  # to the place before the fourth step
+        next(training)
+
+    x = start.clone()
+    m, v = torch.zeros_like(x), torch.zeros_like(x)
+    spread = model.model.embed_tokens.weight.std().item()
+    for step in range(3):
+        soft = PromptTuning(x)
+        batch = collate(draw_rows(rows["kind"], 7, step, 4), "cpu")
+        model.loss(*batch, soft.past(model)).backward()
+        grad = soft.embeddings.grad
+        grad = grad / max(1.0, grad.norm().item())
+        m = 0.6 * m + 0.4 * grad
+        v = 0.9 * v + 0.1 * grad.square()
+        direction = m / (1 - 0.6 ** (step + 1)) / (v / (1 - 0.9 ** (step + 1))).sqrt()
+        x = x - 2.0 * spread * (step + 1) / 5 * direction
+    assert torch.allclose(arm.soft.embeddings, x, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_step_of_a_number_is_rate_times_size_times_warm_up(lab, kind):
+    """In each layer and for keys and values apart: they differ in size by a factor of 1,000."""
+    rows = {"kind": lab.rows("kind", "train")}
+    soft = kind.start(lab.model, torch.randn(3, 16))
+    if kind is PrefixTuning:
+        with torch.no_grad():
+            soft.values[0] *= 1000
+        sizes = [p.square().mean().sqrt().item() for p in soft.parameters()]
+    else:
+        sizes = [lab.model.model.embed_tokens.weight.std().item()]
+    assert train.sizes(soft, lab.model) == pytest.approx(sizes)
+    start = [p.detach().clone() for p in soft.parameters()]
+    training = fit(lab.model, [Arm(soft, "kind", 0.05)], rows, 100, 4)
+    next(training)
+    next(training)
+    for before, after, size in zip(start, soft.parameters(), sizes):
+        moved = (after - before).abs().max().item()
+        assert moved == pytest.approx(0.05 * size / 5, rel=0.02)
+
+
+def test_anything_else_that_has_a_past_moves_in_units_of_1(lab):
+    other = torch.nn.Linear(2, 3)
+    assert train.sizes(other, lab.model) == [1.0, 1.0]
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    shares = [warm_up_and_fall(step, 100) for step in range(100)]
+    assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert max(shares) == 1
+    assert shares[5:] == sorted(shares[5:], reverse=True)
+    assert shares[60] == pytest.approx(0.5)
+    assert shares[99] == pytest.approx(0.11)
+
+
+def test_the_learning_rate_of_every_step_follows_the_schedule(lab):
+    """A schedule of zeros moves nothing, one of ones moves at once by the whole rate."""
+    rows = {"kind": lab.rows("kind", "train")}
+    start = torch.randn(3, 16)
+    spread = lab.model.model.embed_tokens.weight.std().item()
+    for share in (0.0, 1.0):
+        soft = PromptTuning(start)
+        arm = Arm(soft, "kind", 2.0)
+        finish(fit(lab.model, [arm], rows, 1, 4, schedule=lambda step, steps, share=share: share))
+        moved = (soft.embeddings - start).abs().max().item()
+        assert moved == pytest.approx(2.0 * spread * share, rel=0.02)
+
+
+def test_fit_yields_before_each_step_and_after_the_last(lab):
+    rows = {"kind": lab.rows("kind", "train")}
+    soft = PromptTuning(torch.randn(3, 16))
+    seen = []
+    for step in fit(lab.model, [Arm(soft, "kind", 1.0)], rows, 4, 4):
+        seen.append((step, soft.embeddings.detach().clone()))
+    assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
+    for (_, before), (_, after) in zip(seen, seen[1:]):
+        assert not torch.equal(before, after)
+    assert torch.equal(seen[-1][1], soft.embeddings)
+
+
+def test_the_caller_can_stop_the_training(lab):
+    rows = {"kind": lab.rows("kind", "train")}
+    soft = PromptTuning(torch.randn(3, 16))
+    start = soft.embeddings.detach().clone()
+    for _ in fit(lab.model, [Arm(soft, "kind", 1.0)], rows, 4, 4):
+        break
+    assert torch.equal(soft.embeddings, start)
+
+
+def test_the_loss_and_the_examples_are_the_callers(lab):
+    drawn = []
+
+    def first_rows(rows, seed, step, size):
+        drawn.append((seed, step))
+        return rows[:size]
+
+    def to_zero(model, past, rows):
+        assert rows == lab.rows("kind", "train", 4)
+        return past.keys[0].square().sum((1, 2, 3))  # (A,)
+
+    soft = PrefixTuning.start(lab.model, torch.randn(3, 16))
+    size = soft.keys[0].square().sum().item()
+    rows = {"kind": lab.rows("kind", "train")}
+    arm = Arm(soft, "kind", 0.1, seed=8)
+    finish(fit(lab.model, [arm], rows, 5, 4, loss=to_zero, draw=first_rows))
+    assert drawn == [(8, step) for step in range(5)]
+    assert soft.keys[0].square().sum().item() < size
+
+
+def test_examples_follow_their_seed_and_step():
+    rows = list(range(100))
+    assert draw_rows(rows, 1, 2, 16) == draw_rows(rows, 1, 2, 16)
+    assert draw_rows(rows, 1, 2, 16) != draw_rows(rows, 1, 3, 16)
+    assert draw_rows(rows, 1, 2, 16) != draw_rows(rows, 2, 2, 16)
+    assert len(set(draw_rows(rows, 1, 2, 16))) == 16
+
+
+def test_a_prompt_that_is_no_number_stops_the_training_in_one_line(lab):
+    rows = {"kind": lab.rows("kind", "train")}
+    soft = PromptTuning(torch.full((3, 16), torch.nan))
+    with pytest.raises(train.NotFinite, match="the loss of row .* is nan"):
+        finish(fit(lab.model, [Arm(soft, "kind", 1.0)], rows, 4, 4))
+
+
+LONG = "Return the matrix of a graph and open every file and " * 5
+
+
+def test_what_trains_and_is_measured_is_pinned(tok):
+    """Behind a text that is longer than the window (24), only a pinned prompt is seen."""
+    model = tiny(tok)
+    data = {split: [Sentence(LONG, "numpy", "class")] * 4 for split in ("train", "valid", "test")}
+    lab = Lab(model, tok, data)
+    rows = lab.rows("kind", "train")
+    assert min(len(question) for question, _ in rows) > 24 + 3
+    soft = PromptTuning(torch.randn(3, 16))
+    sliding = model.loss(*collate(rows, "cpu"), soft.past(model, pinned=False)).item()
+    pinned = model.loss(*collate(rows, "cpu"), soft.past(model)).item()
+    assert abs(pinned - sliding) > 0.01
+    arm = Arm(soft, "kind", 1.0)
+    [row] = measure(lab, [arm], 0, "valid", 4)
+    assert row["loss"] == pytest.approx(pinned, abs=1e-3)
+    start = soft.embeddings.detach().clone()
+    finish(fit(model, [arm], {"kind": rows}, 1, 4))
+    assert not torch.equal(soft.embeddings, start)
+
+
+def test_measured_rows_say_which_arm_they_are_of(lab):
+    arms = three_arms(lab.model, PromptTuning)
+    for number, arm in enumerate(arms):
+        arm.columns = {"start": f"start {number}"}
+    measured = measure(lab, arms, 5, "valid", 8)
+    for number, (arm, row) in enumerate(zip(arms, measured)):
+        rows = lab.rows(arm.task, "valid", 8)
+        past = arm.soft.past(lab.model)
+        loss = lab.model.loss(*collate(rows, "cpu"), past).item()
+        right = score(lab.model, past, rows).right.mean().item()
+        assert row == {
+            "start": f"start {number}",
+            "task": arm.task,
+            "seed": arm.seed,
+            "step": 5,
+            "split": "valid",
+            "loss": pytest.approx(loss, abs=1e-3),
+            "accuracy": pytest.approx(right, abs=1e-3),
+            "sentences": 8,
+        }
+
+
+# ------------------------------------------------------------------ starts
+
+
+def test_starts_from_text_are_the_embeddings_of_their_text(lab):
+    table = lab.model.model.embed_tokens.weight
+    said = {
+        "related": "What is the first letter of the last word?",
+        "other": "Decide: is it a function or is it a class?",
+        "unrelated": "The night train to the coast was late again, and it had begun to rain.",
+    }
+    for start, text in said.items():
+        embeddings = STARTS[start].embeddings(lab, "first-letter-last", 8, None)
+        assert torch.equal(embeddings, table[lab.tok.encode(text)[:8]])
+
+
+def test_related_text_is_of_a_wording_that_the_base_never_saw_where_there_is_one():
+    for name, task in TASKS.items():
+        text = train.related_text(name)
+        assert text in task.hard_prompts
+        assert (text in task.unseen) == bool(task.unseen)
+
+
+def test_starts_from_noise_are_what_they_are_called(lab):
+    for start in ("vocab", "matched", "normal"):
+        generator = torch.Generator().manual_seed(3)
+        embeddings = STARTS[start].embeddings(lab, "kind", 8, generator)
+        generator = torch.Generator().manual_seed(3)
+        assert torch.equal(embeddings, initial_embeddings(lab.model, 8, start, generator=generator))
+
+
+def test_a_new_arm_has_its_own_start_rate_and_seed(lab):
+    for seed in (0, 5):
+        arm = new_arm(lab, "count", "prompt", "vocab", 6, 3, seed)
+        generator = torch.Generator().manual_seed(seed)
+        start = initial_embeddings(lab.model, 6, "vocab", generator=generator)
+        assert torch.equal(arm.soft.embeddings, start)
+        assert (arm.task, arm.rate, arm.seed) == ("count", 3, seed)
+
+
+def test_a_new_prefix_is_pinned_from_the_start(lab):
+    """With more virtual tokens than the window (24) that makes a difference."""
+    arm = new_arm(lab, "count", "prefix", "normal", 40, 3, 0)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = initial_embeddings(lab.model, 40, "normal", generator=generator)
+    text = torch.arange(9)[None]
+    prompt = PromptTuning(embeddings).past(lab.model)
+    logits, _ = lab.model(text, arm.soft.past(lab.model))
+    assert isinstance(arm.soft, PrefixTuning)
+    assert torch.allclose(logits, lab.model(text, prompt)[0], atol=1e-5)
+
+
+def trained_alone(lab, row, method, embeddings, rate):
+    """The loss that a row of results must show: of one soft prompt, trained without any other."""
+    soft = {"prompt": PromptTuning, "prefix": PrefixTuning}[method].start(lab.model, embeddings)
+    task, rows = row["task"], {row["task"]: lab.rows(row["task"], "train")}
+    finish(fit(lab.model, [Arm(soft, task, rate, row["seed"])], rows, row["step"], SMALL.examples))
+    asked = collate(lab.rows(task, row["split"], row["sentences"]), "cpu")
+    return lab.model.loss(*asked, soft.past(lab.model)).item()
+
+
+def test_what_stands_in_a_row_is_what_its_arm_was_trained_with(lab):
+    """Each start at each rate with each seed, once; and retrained alone it is the same."""
+    results = train.compare_starts(lab, SMALL, 10)
+    last = dict(SMALL.start_steps)
+    final = [row for row in results if row["step"] == last[row["task"]]]
+    arms = [(row["task"], row["start"], row["rate"], row["seed"]) for row in final]
+    want = []
+    for task, _ in SMALL.start_steps:
+        for start in SMALL.starts:
+            for rate in SMALL.rates:
+                want += [(task, start, rate, seed) for seed in (10, 11)]
+    assert arms == want
+    for row in final:
+        generator = torch.Generator().manual_seed(row["seed"])
+        start = STARTS[row["start"]].embeddings(lab, row["task"], 4, generator)
+        loss = trained_alone(lab, row, "prompt", start, row["rate"])
+        assert row["loss"] == pytest.approx(loss, abs=2e-3)
+    losses = sorted(row["loss"] for row in final)
+    assert all(b - a > 0 for a, b in zip(losses, losses[1:]))  # no two arms are the same
+
+
+def test_the_curves_are_of_the_validation_sentences_from_step_0_on(lab):
+    results = train.compare_starts(lab, SMALL, 0)
+    for task, steps in (("first-letter-last", [0, 2, 4]), ("library", [0, 2])):
+        arm = new_arm(lab, task, "prompt", "vocab", 4, 4, 1)
+        curve = []
+        for row in results:
+            if (row["task"], row["start"], row["rate"], row["seed"]) == (task, "vocab", 4, 1):
+                curve.append(row)
+        assert [row["step"] for row in curve] == steps
+        assert {(row["split"], row["sentences"]) for row in curve} == {("valid", SMALL.valid)}
+        [untouched] = measure(lab, [arm], 0, "valid", SMALL.valid)
+        assert curve[0]["loss"] == pytest.approx(untouched["loss"], abs=1e-3)
+
+
+# ------------------------------------------------------------------ experiment 1, hand-made rows
+
+
+def test_steps_to_the_threshold_by_hand():
+    curve = [(0, 3.0), (2, 0.6), (4, 0.5), (6, 0.7), (8, 0.1)]
+    assert steps_to_threshold(curve) == 4  # 0.5 itself counts
+    assert steps_to_threshold(curve, 0.4) == 8
+    assert steps_to_threshold(curve[::-1], 0.65) == 2
+    assert steps_to_threshold(curve, 9.0) == 0
+    assert steps_to_threshold(curve, 0.05) == math.inf
+
+
+def curve_rows(task, start, rate, seed, losses, split="valid"):
+    """Rows of initialization.csv: the losses of one arm at steps 0, 2, 4, ..."""
+    rows = []
+    for i, loss in enumerate(losses):
+        row = {"task": task, "start": start, "rate": rate, "seed": seed, "step": 2 * i}
+        rows.append({**row, "split": split, "loss": loss, "accuracy": 0.5, "sentences": 100})
+    return rows
+
+
+def learned_at(task, start, rate, steps, last=32):
+    """Curves of one start at one rate: seed i is at the threshold after steps[i]."""
+    rows = []
+    for seed, n in enumerate(steps):
+        losses = [0.5 if step >= n else 2.0 for step in range(0, last + 1, 2)]
+        rows += curve_rows(task, start, rate, seed, losses)
+        rows += curve_rows(task, start, rate, seed, [0.0], "test")
+    return rows
+
+
+def hand_made_starts(task="first-letter-last"):
+    """Related text needs 4 steps and noise 20 at rate 1; at their best rates they need 2 and 8."""
+    rows = learned_at(task, "related", 1, [4, 4, 30])
+    rows += learned_at(task, "related", 4, [2, 2, 2])
+    rows += learned_at(task, "related", 8, [6, 6, 6])
+    rows += learned_at(task, "normal", 1, [20, 18, 22])
+    rows += learned_at(task, "normal", 4, [math.inf, math.inf, 2])
+    rows += learned_at(task, "normal", 8, [8, 8, 8])
+    return rows
+
+
+def test_steps_needed_are_those_of_each_seed_on_the_validation_sentences():
+    results = hand_made_starts() + learned_at("library", "related", 1, [0])
+    needed = steps_needed(results, "first-letter-last")
+    assert needed["related", 1] == [4, 4, 30]
+    assert needed["normal", 4] == [math.inf, math.inf, 2]
+    assert needed.keys() == {(start, rate) for start in ("related", "normal") for rate in (1, 4, 8)}
+    assert steps_needed(results, "library") == {("related", 1): [0]}
+
+
+def test_times_sooner_at_each_rate_and_at_the_best_rates():
+    """Medians: one seed of thirty steps does not count. Never learned is left out."""
+    at_rate, at_best = times_sooner(
+        steps_needed(hand_made_starts(), "first-letter-last"), "normal", "related"
+    )
+    assert at_rate == {1: 20 / 4, 8: 8 / 6}
+    assert at_best == 8 / 2
+    at_rate, at_best = times_sooner(
+        steps_needed(hand_made_starts(), "first-letter-last"), "related", "normal"
+    )
+    assert at_rate == {1: 4 / 20, 8: 6 / 8}
+    assert at_best == 2 / 8
+
+
+def test_learned_at_once_counts_as_one_step():
+    needed = {("related", 1): [0, 0], ("normal", 1): [6, 8]}
+    assert times_sooner(needed, "normal", "related") == ({1: 7.0}, 7.0)
+
+
+# ------------------------------------------------------------------ experiment 2, hand-made rows
+
+
+def test_prompts_and_prefixes_of_each_length_are_what_their_rows_say(lab):
+    results = train.compare_lengths(lab, SMALL, 10)
+    final = []
+    for row in results:
+        if row["split"] == "test" and row["method"] in ("prompt", "prefix"):
+            final.append(row)
+    arms = [(row["task"], row["method"], row["length"], row["seed"]) for row in final]
+    want = []
+    for task, _ in SMALL.length_steps:
+        for method in ("prompt", "prefix"):
+            for length in SMALL.lengths:
+                want += [(task, method, length, seed) for seed in (10, 11)]
+    assert arms == want
+    for row in final:
+        generator = torch.Generator().manual_seed(row["seed"])
+        start = initial_embeddings(lab.model, row["length"], "vocab", generator=generator)
+        rate = dict(SMALL.length_rates)[row["method"]]
+        assert row["step"] == dict(SMALL.length_steps)[row["task"]]
+        loss = trained_alone(lab, row, row["method"], start, rate)
+        assert row["loss"] == pytest.approx(loss, abs=2e-3)
+    for task, _ in SMALL.length_steps:
+        first = [row for row in results if row["task"] == task][:6]
+        assert str(first) == str(untrained(lab, task, 12))  # as text, since NaN is not NaN
+
+
+def test_the_commonest_answer_is_that_of_the_training_sentences(lab):
+    """On the test sentences another answer is commoner: that does not count."""
+    n = 12
+    lab.data["train"] = [Sentence("Some text.", "numpy", "class")] * 40
+    for split in ("valid", "test"):
+        lab.data[split] = [Sentence("Some text.", "torch", "class")] * 9
+        lab.data[split] += [Sentence("Some text.", "numpy", "class")] * 31
+    always = [row for row in untrained(lab, "library", n) if row["method"] == "always"]
+    assert [row["split"] for row in always] == ["valid", "test"]
+    for row in always:
+        assert row["words"] == "numpy"
+        assert row["accuracy"] == 0.25  # 3 of the first 12
+        assert math.isnan(row["loss"])
+
+
+def test_what_needs_no_training_is_the_base_with_and_without_words(lab, monkeypatch):
+    monkeypatch.setattr(train, "best_hard_prompt", lambda *arguments: "Say it.")
+    for row in untrained(lab, "count", 12):
+        if row["method"] != "always":
+            words = {"none": "", "wording": "Say it."}[row["method"]]
+            rows = lab.rows("count", row["split"], 12, words)
+            assert row["loss"] == pytest.approx(lab.model.loss(*collate(rows, "cpu")).item(), 1e-3)
+            assert row["words"] == words
+            assert (row["length"], row["sentences"]) == (0, 12)
+
+
+def test_the_best_hard_prompt_is_chosen_on_validation_and_not_on_test(lab, monkeypatch):
+    accuracies = {
+        "valid": {"first": 0.2, "second": 0.6, "third": 0.4},
+        "test": {"first": 0.9, "second": 0.1, "third": 0.3},
+    }
+    asked = set()
+
+    def fake(lab, task, hard_prompt, split, n):
+        asked.add((task, split, n))
+        return 1 - accuracies[split][hard_prompt], accuracies[split][hard_prompt]
+
+    monkeypatch.setattr(train, "score_hard_prompt", fake)
+    task = Task("mine", TASKS["kind"].answer, ["first", "second"], ["third"])
+    monkeypatch.setitem(TASKS, "mine", task)
+    assert best_hard_prompt(lab, "mine", 12) == "second"
+    assert asked == {("mine", "valid", 12)}
+
+
+def test_the_score_of_a_hard_prompt_is_that_of_the_words_before_the_text(lab):
+    loss, accuracy = train.score_hard_prompt(lab, "kind", "Class or function?", "test", 9)
+    rows = []
+    for s in lab.data["test"][:9]:
+        rows.append(lab.tok.example(s.text, s.kind, "Class or function?"))
+    assert loss == pytest.approx(lab.model.loss(*collate(rows, "cpu")).item(), rel=1e-4)
+    assert accuracy == score(lab.model, None, rows).right.mean().item()
+
+
+def test_the_error_of_a_mean_is_of_the_seeds_and_of_the_sentences():
+    p, error = mean_error([0.6, 0.8], 100)
+    of_seeds = 0.02 / 2  # the variance of 0.6 and 0.8 is 0.02
+    of_sentences = 0.7 * 0.3 / 100
+    assert p == pytest.approx(0.7)
+    assert error == pytest.approx((of_seeds + of_sentences) ** 0.5)
+    assert mean_error([0.7], 100) == pytest.approx((0.7, of_sentences**0.5))
+    assert mean_error([1.0], 100) == (1.0, 0.0)
+
+
+def length_rows(task, method, accuracies, split="valid", n=120):
+    """Rows of length.csv: accuracies[length] has one for each seed."""
+    rows = []
+    for length, of_seeds in accuracies.items():
+        for seed, accuracy in enumerate(of_seeds):
+            row = {"task": task, "method": method, "length": length, "seed": seed, "step": 9}
+            row |= {"split": split, "loss": 1.0, "accuracy": accuracy, "sentences": n, "words": ""}
+            rows.append(row)
+    return rows
+
+
+def test_accuracies_are_of_one_task_one_method_and_one_split():
+    results = length_rows("library", "prompt", {16: (0.6, 0.8), 1: (0.5, 0.5)}, n=50)
+    results += length_rows("library", "prompt", {16: (0.1, 0.1)}, "test")
+    results += length_rows("library", "prefix", {16: (0.2, 0.2)})
+    results += length_rows("count", "prompt", {16: (0.3, 0.3)})
+    found = accuracies_of(results, "library", "prompt", "valid")
+    assert list(found) == [1, 16]
+    assert found == {1: mean_error([0.5, 0.5], 50), 16: mean_error([0.6, 0.8], 50)}
+
+
+def test_the_one_standard_error_rule():
+    """The error is of the best length: 32 has 0.81 and an error of 0.037."""
+    accuracies = {1: (0.5, 0.6), 4: (0.77, 0.79), 8: (0.7, 0.8), 16: (0.8, 0.81), 32: (0.8, 0.82)}
+    results = length_rows("library", "prompt", accuracies)
+    results += length_rows("library", "prompt", {1: (0.9, 0.9), 16: (0.1, 0.1)}, "test")
+    results += length_rows("library", "prefix", {1: (0.9, 0.9)})
+    assert chosen_length(results, "library", "prompt") == 4
+    exact = length_rows("library", "prompt", accuracies, n=10**9)
+    assert chosen_length(exact, "library", "prompt") == 16  # the error of 32 is 0.01
+    alone = length_rows("library", "prompt", {1: (0.5,), 4: (0.9,)}, n=10**9)
+    assert chosen_length(alone, "library", "prompt") == 4
+
+
+# ------------------------------------------------------------------ what each vector holds
+
+
+def without_key(past, hidden):
+    """The past without one slot at all; the others keep their positions."""
+    kept = [s for s in range(past.positions.shape[1]) if s != hidden]
+    keys = [layer[:, :, kept] for layer in past.keys]
+    values = [layer[:, :, kept] for layer in past.values]
+    return Past(keys, values, past.positions[:, kept], past.pinned)
+
+
+def test_hiding_a_virtual_token_is_attention_without_its_key(tok, monkeypatch):
+    """At the same positions. By hand: the rule of what is visible, with one column struck out."""
+    model = tiny(tok)
+    text = torch.arange(10, 16).expand(2, -1)
+    past = PromptTuning(torch.randn(5, 16)).past(model)
+    for hidden in range(5):
+        logits, _ = model(text, hide(past, hidden))
+
+        def struck_out(q_pos, k_pos, pinned, window=None, column=hidden):
+            seen = visible(q_pos, k_pos, pinned, window)
+            seen[:, :, column] = False
+            return seen
+
+        with monkeypatch.context() as changed:
+            changed.setattr("model.visible", struck_out)
+            want, _ = model(text, past)
+        assert torch.allclose(logits, want, atol=1e-5)
+        assert not torch.allclose(logits, model(text, past)[0], atol=1e-3)
+
+
+def test_hiding_leaves_the_text_where_it_was(lab):
+    past = PromptTuning(torch.randn(5, 16)).past(lab.model)
+    hidden = hide(past, 2)
+    assert hidden.length.tolist() == [5]
+    assert hidden.positions.tolist() == [[0, 1, FUTURE, 3, 4]]
+    assert past.positions.tolist() == [[0, 1, 2, 3, 4]]
+    assert hidden.pinned.tolist() == [5]
+    _, longer = lab.model(torch.tensor([[7, 8]]), hidden)
+    assert longer.positions[0, -2:].tolist() == [5, 6]
+    assert hide(past, NONE_HIDDEN) is past
+
+
+def test_letters_that_change_places_are_told_from_the_others():
+    texts = {"Return it now.": "R", "(Compute) it now.": "C", "Say it now.": "other"}
+    texts["return it now."] = "other"
+    for text, letter in texts.items():
+        assert train.letter_of(Sentence(text, "numpy", "class")) == letter
+
+
+def test_accuracy_by_letter_by_hand():
+    letters = ["R", "other", "R", "C", "R"]
+    right = [1.0, 0.0, 1.0, 1.0, 0.0]
+    assert accuracy_by_letter(letters, right) == {"R": 2 / 3, "other": 0.0, "C": 1.0}
+
+
+def vector_rows(seed, accuracies):
+    """Rows of vectors.csv: accuracies[letter] is that of nothing hidden, then of each vector."""
+    rows = []
+    for letter, values in accuracies.items():
+        for i, accuracy in enumerate(values):
+            row = {"task": "swap-1", "seed": seed, "vector": i - 1, "letter": letter}
+            rows.append({**row, "accuracy": accuracy})
+    return rows
+
+
+def hand_made_vectors():
+    """Seed 0 holds nothing clearly. In seed 1, vector 2 holds R and vector 1 holds C."""
+    rows = vector_rows(0, {"R": [1.0, 0.5, 0.9], "C": [1.0, 0.5, 0.9], "other": [1.0, 0.5, 1.0]})
+    rows += vector_rows(1, {"R": [1.0, 1.0, 0.1], "C": [0.75, 0.0, 0.75], "other": [1.0, 0.9, 0.9]})
+    return rows
+
+
+def test_answers_lost_are_those_of_one_seed_against_nothing_hidden():
+    lost = answers_lost(hand_made_vectors(), 1)
+    assert lost["R"] == pytest.approx([0.0, 0.9])
+    assert lost["C"] == pytest.approx([0.75, 0.0])
+    assert lost["other"] == pytest.approx([0.1, 0.1])
+    assert answers_lost(hand_made_vectors(), 0)["R"] == pytest.approx([0.5, 0.1])
+
+
+def test_vectors_are_in_their_own_order_also_when_there_are_more_than_ten():
+    values = [1.0] + [1 - i / 100 for i in range(16)]
+    lost = answers_lost(vector_rows(0, {"R": values})[::-1], 0)
+    assert lost["R"] == pytest.approx([i / 100 for i in range(16)])
+
+
+def test_each_vector_is_hidden_once_in_the_prompt_of_each_seed(lab, monkeypatch):
+    """With a score by hand: hiding vector 0 loses R, vector 1 loses C, vector 2 nothing."""
+    plan = replace(SMALL, vector_steps=0, vector_length=3)
+    first_letters = [sentence.text[0] for sentence in lab.data["test"][: plan.final]]
+    assert {"R", "C"} <= set(first_letters)
+    starts = []
+
+    def fake(model, past, rows):
+        assert rows == lab.rows("swap-1", "test", plan.final)
+        lost = {0: "R", 1: "C"}.get(int(past.positions.argmax()))
+        if past.positions.max() < FUTURE:
+            lost = None
+            starts.append(past.values[0])
+        right = [float(letter != lost) for letter in first_letters]
+        return Scores(None, None, torch.tensor(right))
+
+    monkeypatch.setattr(train, "score", fake)
+    results = train.ask_without_each_vector(lab, plan, 10)
+    assert list(dict.fromkeys(row["seed"] for row in results)) == [10, 11]
+    assert {row["task"] for row in results} == {"swap-1"}
+    for seed, values in zip((10, 11), starts):
+        assert answers_lost(results, seed) == {
+            "R": [1.0, 0.0, 0.0],
+            "C": [0.0, 1.0, 0.0],
+            "other": [0.0, 0.0, 0.0],
+        }
+        arm = new_arm(lab, "swap-1", "prompt", "vocab", 3, 1, seed)
+        assert torch.allclose(arm.soft.past(lab.model).values[0], values, atol=1e-6)
+
+
+# ------------------------------------------------------------------ results
+
+
+@pytest.mark.parametrize(
+    "experiment, rows",
+    [
+        ("initialization", hand_made_starts()),
+        ("length", length_rows("library", "prompt", {1: (0.5, 0.25), 16: (1.0, 0.0)})),
+        ("vectors", hand_made_vectors()),
+    ],
+)
+def test_results_are_read_as_they_were_written(tmp_path, experiment, rows):
+    write_results(tmp_path, experiment, rows)
+    assert read_results(tmp_path, experiment) == rows
+    assert [path.name for path in tmp_path.iterdir()] == [f"{experiment}.csv"]
+    with open(tmp_path / f"{experiment}.csv", newline="") as file:
+        assert next(csv.reader(file)) == COLUMNS[experiment]
+
+
+def test_words_with_commas_quotes_and_line_breaks_stay_words(tmp_path):
+    [row] = length_rows("library", "wording", {0: (0.5,)})
+    row["words"] = 'Say "it", please:\nnow. é'
+    write_results(tmp_path, "length", [row])
+    assert read_results(tmp_path, "length") == [row]
+
+
+@pytest.mark.parametrize(
+    "damage, line",
+    [
+        (lambda lines: lines[:3] + [lines[3][:12]], 4),
+        (lambda lines: lines[:2] + [lines[2] + ",1"] + lines[3:], 3),
+        (lambda lines: [lines[0], lines[1].replace("0.5", "half")], 2),
+        (lambda lines: ["a,b", "1,2"], 2),
+    ],
+)
+def test_a_row_that_is_no_result_is_one_line_with_file_and_line(tmp_path, damage, line):
+    write_results(tmp_path, "vectors", hand_made_vectors())
+    path = tmp_path / "vectors.csv"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace("1.0", "0.5")
+    path.write_text("\n".join(damage(lines)))
+    with pytest.raises(InputError) as refused:
+        read_results(tmp_path, "vectors")
+    assert str(refused.value).startswith(f"{path}:{line}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_table_without_rows_is_said(tmp_path):
+    for text in ("", ",".join(COLUMNS["vectors"])):
+        (tmp_path / "vectors.csv").write_text(text)
+        with pytest.raises(InputError, match="vectors.csv: there are no results"):
+            read_results(tmp_path, "vectors")
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_results(tmp_path, "vectors", hand_made_vectors())
+    whole = (tmp_path / "vectors.csv").read_text()
+
+    def killed(*paths):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(train.EXPERIMENTS, "length", killed)
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(tmp_path, "vectors", hand_made_vectors()[:3])
+    assert (tmp_path / "vectors.csv").read_text() == whole
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# ------------------------------------------------------------------ progress and messages
+
+
+def test_progress_gives_every_step_and_says_what_goes_on(capsys, monkeypatch):
+    """In a file: a line for each ten seconds, with the share done and the time left."""
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(train.time, "time", lambda: next(clock))
+    assert list(train.progress(range(10), 10, "title")) == list(range(10))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.strip() for line in lines[:2]] == [
+        "title:  20 %, 0:48 left",
+        "title:  50 %, 0:24 left",
+    ]
+    assert lines[-1].strip() == "title: 0:44 minutes"
+    assert train.clock(59.9) == "0:59"
+    assert train.clock(754) == "12:34"
+
+
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(capsys):
+    def refuse():
+        raise InputError("one\nmessage:   a value,\na fix")
+
+    def no_file():
+        open("nowhere.txt")
+
+    for work, message in ((refuse, "error: one message: a value, a fix"), (no_file, "nowhere.txt")):
+        with pytest.raises(SystemExit) as stop:
+            train.guard(work)
+        [line] = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2
+        assert message in line
+
+
+def test_an_interruption_is_one_line_and_exit_code_130(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
     with pytest.raises(SystemExit) as stop:
-        train.main(command)
+        train.guard(interrupted)
     assert stop.value.code == 130
-    half = (out / "results.csv").read_text()
-    monkeypatch.setitem(train.EXPERIMENTS, "length", experiment)
-    for done in ("methods", "initialization"):  # what is done is not done again
-        monkeypatch.setitem(train.EXPERIMENTS, done, None)
-    train.main(command)
-    done = (out / "results.csv").read_text()
-    assert done.startswith(half) and "initialization" in half
-    rows = list(csv.DictReader(done.splitlines()))
-    key = [tuple(row[name] for name in (*findings.COLUMNS[:12], "filler")) for row in rows]
-    assert len(set(key)) == len(key)
+    assert capsys.readouterr().err.split() == ["interrupted"]
 
-    results = Results(out / "results.csv", "full", rows[0]["base"])
-    [none] = results.find(method="none", job="kind", split="test")
-    learned = results.find(experiment="initialization", init="related", split="test")
-    assert min(row["loss"] for row in learned) < none["loss"]
-    names = {"initialization.png", "length.png", "methods.png", "window.png", "kind.pt"}
-    assert names <= {path.name for path in out.iterdir()} and not list(out.glob("*.part*"))
-    model, _ = train.load_base(train.Settings(base=base))
-    assert load(out / "kind.pt", model).facts["job"] == "kind"
-    printed = capsys.readouterr().out
-    assert "kind: " in printed and "N(0, 1)" in printed
 
-    stamp = (out / "length.png").stat().st_mtime_ns
-    monkeypatch.setattr(train, "fit", None)  # a finished job only draws
-    train.main(command)
-    train.main(["plot", "--out", str(out)])
-    assert (out / "results.csv").read_text() == done
-    assert (out / "length.png").stat().st_mtime_ns > stamp
+@pytest.mark.parametrize("mistake", [ValueError, KeyError, RuntimeError, TypeError, IndexError])
+def test_a_mistake_in_the_code_keeps_its_traceback(mistake):
+    def broken():
+        raise mistake("in a student's code")
 
-def test_a_start_is_one_entry_in_one_table(small_world, monkeypatch, capsys):
-    monkeypatch.setitem(train.STARTS, "zeros", Start("night train", "#123456",
-                                                     lambda lab, job: lab.tok.encode("night")))
-    plan = train.Plan()._replace(starts=("related", "zeros", "normal"), start_seeds=1, seeds=1)
+    with pytest.raises(mistake, match="in a student's code"):
+        train.guard(broken)
+
+
+# ------------------------------------------------------------------ the command line
+
+
+@pytest.fixture
+def world(tok, tmp_path, monkeypatch):
+    """A small base in a file, random sentences and a small plan: `main` with `world` runs."""
+    save_tiny(tmp_path / "base.pt", tok)
+    data = some_data()
+    monkeypatch.setattr(train, "load_data", lambda out: data)
+    monkeypatch.setattr(train, "Plan", lambda: SMALL)
+    return ["--base", str(tmp_path / "base.pt"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(train, "draw", lambda out, name: None)
+
+
+def rows_of(world, experiment):
+    return read_results(world[3], experiment)
+
+
+def test_the_main_job_leaves_a_table_for_each_experiment(world, no_pictures, capsys):
+    train.main([*world, "--seed", "20"])
+    assert {row["seed"] for row in rows_of(world, "initialization")} == {20, 21}
+    assert {row["seed"] for row in rows_of(world, "length") if row["length"]} == {20, 21}
+    assert {row["seed"] for row in rows_of(world, "vectors")} == {20, 21}
+    assert {row["vector"] for row in rows_of(world, "vectors")} == {-1, 0, 1, 2, 3}
+    assert sorted(os.listdir(world[3])) == ["initialization.csv", "length.csv", "vectors.csv"]
+    assert "Done in 0:" in capsys.readouterr().out
+
+
+def test_the_main_job_says_the_same_again(world, no_pictures):
+    tables = []
+    for _ in range(2):
+        train.main(world)
+        files = sorted(Path(world[3]).glob("*.csv"))
+        tables.append([path.read_text() for path in files])
+    assert tables[0] == tables[1]
+
+
+def test_an_edited_plan_is_not_ignored(world, no_pictures, monkeypatch):
+    train.main(world)
+    assert {row["rate"] for row in rows_of(world, "initialization")} == {1, 4}
+    changed = replace(SMALL, rates=(2,), lengths=(3,), vector_length=2)
+    monkeypatch.setattr(train, "Plan", lambda: changed)
+    train.main(world)
+    assert {row["rate"] for row in rows_of(world, "initialization")} == {2}
+    assert {row["length"] for row in rows_of(world, "length")} == {0, 3}
+    assert {row["vector"] for row in rows_of(world, "vectors")} == {-1, 0, 1}
+
+
+def test_quick_is_another_plan(world, no_pictures, monkeypatch):
+    monkeypatch.setattr(train, "QUICK", replace(SMALL, rates=(3,)))
+    train.main([*world, "--quick"])
+    assert {row["rate"] for row in rows_of(world, "initialization")} == {3}
+
+
+def test_an_interrupted_job_keeps_the_experiments_that_are_done(world, no_pictures, monkeypatch):
+    def killed(lab, plan, first_seed):
+        raise KeyboardInterrupt
+
+    length = train.EXPERIMENTS["length"]
+    monkeypatch.setitem(train.EXPERIMENTS, "length", length._replace(run=killed))
+    with pytest.raises(SystemExit) as stop:
+        train.guard(lambda: train.main(world))
+    assert stop.value.code == 130
+    assert os.listdir(world[3]) == ["initialization.csv"]
+    assert len(rows_of(world, "initialization")) > 0
+
+
+def test_a_mistake_in_a_task_that_a_student_added_keeps_its_traceback(world, monkeypatch):
+    mine = Task("the hundredth word", lambda s: s.text.split()[99], [], ["Say the 100th word."])
+    monkeypatch.setitem(TASKS, "mine", mine)
+    plan = replace(SMALL, start_steps=(("first-letter-last", 1), ("mine", 4)))
     monkeypatch.setattr(train, "Plan", lambda: plan)
-    train.main(["--base", str(small_world / "base.pt"), "--out", str(small_world / "out")])
-    assert "night train" in capsys.readouterr().out
+    with pytest.raises(IndexError) as kept:
+        train.guard(lambda: train.main(world))
+    assert kept.traceback[-1].path.name == Path(__file__).name  # the student's own line
 
-def test_a_sliding_prefix_starts_as_the_sliding_prompt(tok):
-    model = tiny(tok)
-    lab = train.Lab(model, tok, {})
-    prompt, prefix, held = (
-        lab.arm("length", "kind", method, "vocab", 40, 0, pinned=pinned).soft.past(model, pinned)
-        for method, pinned in (("prompt", 0), ("prefix", 0), ("prefix", None)))
-    assert all(torch.equal(a, b) for a, b in zip(prompt.values, prefix.values))
-    idx = torch.arange(9)[None]
-    assert torch.equal(model(idx, prompt)[0], model(idx, prefix)[0])
-    assert not torch.equal(model(idx, prefix)[0], model(idx, held)[0])
 
-def test_lora_starts_as_the_base_and_leaves_it_alone(tok):
-    model, other, idx = tiny(tok), tiny(tok), torch.arange(9)[None]
-    learned, before = train.add_lora(other), model.fingerprint()
-    assert len(learned) == 8 and torch.equal(model(idx)[0], other(idx)[0])
-    with torch.no_grad():
-        learned[1].normal_()
-    assert not torch.allclose(model(idx)[0], other(idx)[0], atol=1e-3)
-    linear = other.model.layers[0].self_attn.q_proj
-    with torch.no_grad():
-        linear._forward_hooks.popitem()
-        linear.weight += 2 * learned[1] @ learned[0]  # the same, merged into the weight
-    x = torch.randn(1, 5, 16)
-    hooked = train.add_lora(model)
-    for mine, its in zip(hooked[:2], learned[:2]):
-        mine.data = its.data
-    assert torch.allclose(model.model.layers[0].self_attn.q_proj(x), linear(x), atol=1e-5)
-    assert model.fingerprint() == before
+def test_a_base_with_a_number_that_is_none_stops_the_run_in_one_line(world, tok, capsys):
+    model = nan_model(tok)
+    model.save(world[1], tokenizer=[token.decode("latin-1") for token in TOKENS])
+    with pytest.raises(SystemExit) as stop:
+        train.guard(lambda: train.main(world))
+    errors = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert [line for line in errors if "nan" in line] == [errors[-1]]
+    assert errors[-1].startswith("error: the loss of row ")
+    assert os.listdir(world[3]) == []
 
-def test_tune_then_generate(small_world, capsys):
-    base, path = ["--base", str(small_world / "base.pt")], str(small_world / "first.pt")
-    train.main(["tune", "--job", "count", "--method", "prefix", "--length", "3", "--init", "text",
-                "--init-text", "Count the words", "--steps", "4", "--save", path, *base])
-    assert "3 virtual tokens" in capsys.readouterr().out
-    second = str(small_world / "second.pt")
-    more = ["--init", "matched", "--lr", "0.01", "--seed", "3", "--save", second, *base]
-    train.main(["tune", "--length", "20", "--steps", "1", *more])
-    capsys.readouterr()
-    alone = []
-    for prompts in ([path], [second], [path, second]):  # a prefix of 3 and a prompt of 20
-        train.main(["generate", "--prompt", *prompts, "--text", "Open the file.", *base])
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0].startswith("without a prompt") and len(lines) == 1 + len(prompts)
-        alone += [line.split() for line in lines[1:]]
-    assert alone[:2] == alone[2:] and path == alone[0][0] and second == alone[1][0]
 
-@pytest.mark.parametrize("arguments, message", [
-    (["tune", "--job", "poem"], "'poem'.*library"),
-    (["tune", "--method", "lora"], "'lora'.*prefix"),
-    (["tune", "--init", "zeros"], "zeros: no such file.*matched"),
-    (["tune", "--init", "other.pt"], "other.pt was trained on the base .* this base is"),
-    (["tune", "--init", "prompt.pt", "--method", "prefix"], "prompt.pt is a prompt: give --method"),
-    (["tune", "--length", "256"], "256 virtual tokens.*block_size=256"),
-    (["tune", "--length", "x"], "--length.*'x'"), (["tune", "--init", "text"], "--init-text"),
-    (["tune", "--init", "text", "--init-text", " "], "--init-text"),
-    (["tune", "--steps", "0"], "--steps 0"), (["tune", "--length", "0"], "--length 0"),
-    (["tune", "--valid", "valid.tsv"], "give --job NAME, or --data FILE"),
-    (["--base", "nowhere.pt"], "nowhere.pt"), (["--base", "nowhere"], "nowhere is no folder"),
+BAD = [
+    (["--base", "nowhere.pt"], "nowhere.pt"),
+    (["--base", "."], "directory|denied"),
     (["--base", "damaged.pt"], "damaged.pt is damaged"),
     (["--base", "prompt.pt"], "prompt.pt does not hold a base model"),
     (["--base", "bare.pt"], "bare.pt has no tokenizer"),
-    (["generate", "--prompt", "other.pt", "--text", "A word."], "other.pt was trained on the base"),
-    (["generate", "--prompt", "nowhere.pt", "--text", "A word."], "nowhere.pt"),
-    (["generate", "--prompt", "prompt.pt", "other.pt", "--text", "A."], "other.pt was trained"),
-    (["generate", "--text", "A word."], "--prompt"),
-    (["generate", "--prompt", "prompt.pt"], "generate needs --prompt FILE"),
-    (["generate", "--prompt", "prompt.pt", "--text", "x", "--data", "a.tsv"], "--text .* or"),
-    (["--out", "damaged.pt"], "damaged.pt"), (["plot", "--out", "empty"], "results.csv"),
-    (["--device", "cpu:x"], "cpu:x"), (["plot", "--lr", "1"], "--lr belongs to tune"),
-    (["--nonsense"], "--nonsense"), (["--device", "cuda"], "cuda"),
-    (["--device", "abacus"], "abacus")])
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
-    if arguments[-1] == "cuda" and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+    (["--device", "abacus"], "--device abacus cannot be used"),
+    (["--device", "meta"], "--device meta cannot be used"),
+    (["--out", "damaged.pt"], "damaged.pt"),
+    (["--plot", "--out", "empty"], "no results in empty: run .*--out empty"),
+    (["--plot", "--out", "cut"], "cut.vectors.csv:3: "),
+    (["--seed", "x"], "--seed.*'x'"),
+    (["--nonsense"], "--nonsense"),
+    (["--plo"], "--plo"),
+    (["tune"], "tune"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    Path("damaged.pt").write_bytes((ROOT / "tutorials" / "base.pt").read_bytes()[:-7])
-    model, _ = train.load_base(train.Settings())
-    save(PromptTuning(initial_embeddings(model, 2, "vocab")), "prompt.pt", model)
-    other = make_model()
-    save(PromptTuning(torch.randn(2, 32)), "other.pt", other)
-    other.save("bare.pt")
-    before = sorted(tmp_path.iterdir())
+    data = (ROOT / "tutorials" / "base.pt").read_bytes()
+    Path("damaged.pt").write_bytes(data[:-7])
+    model = make_model()
+    model.save("bare.pt")
+    save(PromptTuning(torch.randn(2, 32)), "prompt.pt", model)
+    Path("cut").mkdir()
+    write_results("cut", "vectors", hand_made_vectors())
+    table = Path("cut", "vectors.csv")
+    table.write_text("\n".join(table.read_text().splitlines()[:2]) + "\nswap-1,0")
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as stop:
-        train.main(arguments)
-    lines = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and len(lines) == 1 and re.search(message, lines[0]), lines
-    assert sorted(tmp_path.iterdir()) == before
+        train.guard(lambda: train.main(arguments))
+    [line] = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert re.search(message, line)
+    assert sorted(tmp_path.rglob("*")) == before
 
-def test_no_docstrings_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jobs, "source_files", lambda: [])
+
+def test_help_lists_every_option(capsys):
     with pytest.raises(SystemExit) as stop:
-        train.main(["--out", str(tmp_path)])
-    assert stop.value.code == 2 and "no docstrings" in capsys.readouterr().err
-
-def test_nothing_happens_at_import_and_help_lists_every_option():
-    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True,
-                          text=True)
-    options = [f"--{f.name.replace('_', '-')}" for f in train.fields(train.Settings)]
-    assert done.returncode == 0 and all(option in done.stdout for option in options)
-
-def test_the_readme_s_python_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "load_data", lambda out: {"train": sentences(100)})
-    code = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1]
-    names = {}
-    exec(code.split("```")[0], names)
-    assert load("library.pt", names["model"]).facts == {"job": "library"} and names["loss"] < 3
-
-def test_pretraining_resumes_as_if_never_stopped(tmp_path, monkeypatch, capsys):
-    data = {"train": sentences(60), "valid": sentences(9, 1), "test": sentences(9, 2)}
-    docs = [("numpy", "function", f"{s.text}\n\nSome more words about it. " * 9)
-            for s in data["train"]]
-    monkeypatch.setattr(pretrain, "sentences_of", lambda docstrings: data)
-    monkeypatch.setattr(pretrain, "read_docstrings", lambda out: docs)
-    shape, size = dict(vocab_size=300, block_size=512), dict(n_layer=1, n_head=2, n_embd=16)
-    for name, value in {"SHAPE": shape, "SIZES": {"base": size}, "LM_STEPS": 3,
-                        "JOB_STEPS": {"base": 4}, "SAVE_EVERY": 0}.items():
-        monkeypatch.setattr(pretrain, name, value)
-    batch, steps = pretrain.batch_of, []
-
-    def killed(step, *arguments):
-        steps.append(step)
-        if steps == [0, 1, 2, 3, 4]:
-            raise KeyboardInterrupt
-        return batch(step, *arguments)
-
-    monkeypatch.setattr(pretrain, "batch_of", killed)
-    once, twice = (pretrain.parse(["--base", str(tmp_path / f"{n}.pt")]) for n in "12")
-    with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(once)
-    pretrain.pretrain(once)
-    assert steps == [0, 1, 2, 3, 4, 4, 5, 6]
-    pretrain.pretrain(twice)
-    assert steps[8:] == [0, 1, 2, 3, 4, 5, 6]  # a finished one is not gone on with
-    one, two = (GPT.load(tmp_path / f"{n}.pt") for n in "12")
-    assert one.fingerprint() == two.fingerprint() and "tokenizer" in one.facts
-    assert "never practised the job" in capsys.readouterr().out
-    assert not list(tmp_path.glob("*.ckpt"))
-
-def test_results_are_whole_experiments(tmp_path, monkeypatch):
-    path, row = tmp_path / "results.csv", dict.fromkeys(findings.COLUMNS, 1)
-    results = Results(path, "full", "b")
-    results.add([{**row, "plan": "full", "base": "b", "seed": seed} for seed in (1, 2)])
-    Results(path, "quick", "b").add([{**row, "plan": "quick", "base": "b"}])
-    whole = path.read_text()
-    assert len(Results(path, "full", "b").find(seed=2)) == 1
-    assert len(Results(path, "quick", "b").find()) == 1
-
-    def killed(self, other):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        Results(path, "full", "b").add([row])
-    assert path.read_text() == whole
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no results file"):
-        Results(path, "full", "b")
-
-def test_the_one_standard_error_rule(tmp_path):
-    results = Results(tmp_path / "results.csv", "full", "b")
-    row = {**dict.fromkeys(findings.COLUMNS, 1), "plan": "full", "base": "b", "job": "j",
-           "experiment": "length", "method": "prompt", "pinned": "yes", "split": "valid",
-           "sentences": 120}
-    accuracies = {1: (0.5, 0.6), 4: (0.79, 0.81), 8: (0.7, 0.9), 16: (0.8, 0.82)}
-    results.add([{**row, "length": length, "accuracy": accuracy}
-                 for length, values in accuracies.items() for accuracy in values])
-    assert findings.chosen_length(results, "j", "prompt") == 4  # 16 is best, and its error is 0.01
-
-def test_a_step_is_a_share_of_the_size_of_what_it_moves(tok):
-    model = tiny(tok)
-    soft = PrefixTuning.start(model, torch.randn(3, 16))
-    with torch.no_grad():
-        soft.values[0] *= 1000
-    start = soft.values.detach().clone()
-    rows = {"kind": [tok.example(*pair) for pair in JOBS["kind"].pairs(sentences(60))]}
-    fit(model, [Arm(soft, "kind", 0.05)], rows, 1, 4, lambda *state: None)
-    moved = (soft.values - start).abs().amax((1, 2, 3))  # (L,): AdamW's first step is the rate
-    assert torch.allclose(moved, 0.2 * 0.05 * start.square().mean((1, 2, 3)).sqrt(), rtol=0.02)
+        train.main(["--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    for option in ("--quick", "--plot", "--out", "--base", "--device", "--seed"):
+        assert option in said

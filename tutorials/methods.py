@@ -4,10 +4,12 @@
     python tutorials/methods.py --plot    draw the pictures again from what is in the folder
 
 methods     no prompt, hard prompts, prompt tuning, prefix tuning, LoRA and fine-tuning all weights:
-            on a task that the base practised, on one whose parts it practised, and on one that lies
-            outside of all that it practised. OUT/methods.csv and OUT/methods.png
-distance    a prompt that was trained right before the text, with other text between the two: pinned,
-            and sliding out of the window like text. OUT/distance.csv and OUT/window.png
+            on a task that the base practised, on one whose parts it practised, and on one outside
+            of all that it practised. OUT/methods.csv and OUT/methods.png
+distance    a prompt that was trained right before the text, with other text between the two:
+            pinned, and sliding out of the window as text does. OUT/distance.csv and OUT/window.png
+
+Letters (B, T, P, ...) as at the top of model.py.
 """
 
 import argparse
@@ -23,18 +25,16 @@ from typing import NamedTuple
 
 import torch
 import torch.nn as nn
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
 from model import InputError
-from softprompt import PromptTuning, initial_embeddings, prefill
+from softprompt import PromptTuning, prefill
 from train import (
     BASE,
     TASKS,
     Arm,
     Lab,
-    accuracies_of,
     best_hard_prompt,
     clock,
     fit,
@@ -45,6 +45,7 @@ from train import (
     mean_of_arms,
     measure,
     new_arm,
+    new_figure,
     progress,
     read_results,
     refuse,
@@ -53,6 +54,7 @@ from train import (
     score_hard_prompt,
     untrained,
     untrained_row,
+    values_in_order,
     write_results,
 )
 
@@ -149,6 +151,8 @@ RATES = {
     "lora": (3e-3, 1e-2, 3e-2),
     "full": (3e-4, 1e-3, 3e-3),
 }
+BEFORE = ("prompt", "prefix")  # what comes before the text
+INSIDE = ("lora", "full")  # what changes the base
 
 
 @dataclass(frozen=True)
@@ -179,13 +183,13 @@ def compare_methods(lab, plan, first_seed):
     seeds = range(first_seed, first_seed + plan.seeds)
     for task, steps in plan.task_steps:
         results += without_training(lab, task, plan.final)
-        for method in ("prompt", "prefix"):
+        for method in BEFORE:
             arms = []
             for length in plan.lengths:
                 for rate in RATES[method]:
                     arms += [before_arm(lab, task, method, length, rate, seed) for seed in seeds]
             results += learn(lab, arms, steps, plan, f"{task}, {method}")
-        for method in ("lora", "full"):
+        for method in INSIDE:
             for rate in RATES[method]:
                 for seed in seeds:
                     copied = lab_on_a_copy(lab)
@@ -221,12 +225,17 @@ def inside_arm(lab, task, method, rate, seed):
 
 def learn(lab, arms, steps, plan, title):
     """Train the arms, all of one task; rows of results for how they do in the end."""
+    train_arms(lab, arms, steps, plan, title)
+    results = measure(lab, arms, steps, "valid", plan.final)
+    return results + measure(lab, arms, steps, "test", plan.final)
+
+
+def train_arms(lab, arms, steps, plan, title):
+    """Train the arms, all of one task, as one batch."""
     task = arms[0].task
     training = fit(lab.model, arms, {task: lab.rows(task, "train")}, steps, plan.examples)
     for _ in progress(training, steps + 1, title):
         pass
-    results = measure(lab, arms, steps, "valid", plan.final)
-    return results + measure(lab, arms, steps, "test", plan.final)
 
 
 class Kind(NamedTuple):
@@ -241,11 +250,6 @@ def kinds_in(results):
     """The Kinds of these rows, each once, in their order."""
     kinds = [Kind(row["method"], row["length"], row["numbers"]) for row in results]
     return list(dict.fromkeys(kinds))
-
-
-def tasks_in(results):
-    """The tasks of these rows, each once, in their order."""
-    return list(dict.fromkeys(row["task"] for row in results))
 
 
 def accuracies_at_rates(results, task, kind, split):
@@ -274,7 +278,7 @@ def accuracy_of(results, task, kind, split="test"):
 def best_of(results, task, methods):
     """The Kind of these methods with the best validation accuracy."""
     kinds = [kind for kind in kinds_in(results) if kind.method in methods]
-    return max(kinds, key=lambda kind: accuracy_of(results, task, kind, "valid"))
+    return max(kinds, key=lambda kind: accuracy_of(results, task, kind, "valid")[0])
 
 
 def clearly_above(a, b):
@@ -286,8 +290,8 @@ def clearly_above(a, b):
 
 def weights_clearly_better(results, task):
     """Whether the best change of the weights is clearly better than the best prompt or prefix."""
-    soft = best_of(results, task, ("prompt", "prefix"))
-    inside = best_of(results, task, ("lora", "full"))
+    soft = best_of(results, task, BEFORE)
+    inside = best_of(results, task, INSIDE)
     return clearly_above(accuracy_of(results, task, inside), accuracy_of(results, task, soft))
 
 
@@ -304,7 +308,7 @@ def compare_distances(lab, plan, first_seed):
             arm = new_arm(lab, task, "prompt", "related", plan.far_length, plan.far_rate, seed)
             arm.columns = {"method": "prompt", "length": plan.far_length}
             arms.append(arm)
-        learn(lab, arms, steps, plan, f"distance, {task}")
+        train_arms(lab, arms, steps, plan, f"distance, {task}")
         arms.append(words_arm(lab, task, "wording", best_hard_prompt(lab, task, plan.final)))
         arms.append(words_arm(lab, task, "none", ""))
         for pinned in ("yes", "no"):
@@ -374,34 +378,35 @@ LABELS = {
     "lora": "LoRA",
     "full": "all weights",
 }
+NEARLY, OUTSIDE = "first-letter-last", "before-last"  # what the base nearly knows, and what not
 PRACTISE = {
-    "library": "practised by the base",
-    "first-letter-last": "never practised, but its parts were",
-    "before-last": "outside of all that was practised",
+    NEARLY: "never practised, but its parts were",
+    OUTSIDE: "outside of all that was practised",
 }
 ERRORS = "bars: one standard error, of the seeds and of {} test sentences as a sample"
+NEAR = {"textcoords": "offset points", "fontsize": 10}  # a text beside a point
 
 
 def title_of(task):
     """A task in a newcomer's words, and what it is to the base."""
-    return f"{TASKS[task].question}\n({PRACTISE[task]})"
+    practised = "practised by the base" if TASKS[task].practised else "never practised"
+    return f"{TASKS[task].question}\n({PRACTISE.get(task, practised)})"
 
 
 def draw_methods(results):
-    """A panel for each task, a line for each Kind: how often it is right on the test sentences."""
-    tasks = tasks_in(results)
+    """A panel for each task, a line for each Kind: its accuracy on the test sentences."""
+    tasks = values_in_order(results, "task")
     kinds = [kind for kind in kinds_in(results) if kind.method in LABELS]
-    size = (1.8 + 3.4 * len(tasks), 1.8 + 0.52 * len(kinds))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
-    for axis, task in zip(axes, tasks):
+    width, height = 1.8 + 3.4 * len(tasks), 1.8 + 0.52 * len(kinds)
+    figure, axes = new_figure(width, height, columns=len(tasks))
+    for axis, task in zip(axes[0], tasks):
         draw_kinds(axis, results, task, kinds)
-    axes[0].set_yticks(range(len(kinds)), [label_of(kind) for kind in kinds])
-    for text, kind in zip(axes[0].get_yticklabels(), kinds):
+    axes[0, 0].set_yticks(range(len(kinds)), [label_of(kind) for kind in kinds])
+    for text, kind in zip(axes[0, 0].get_yticklabels(), kinds):
         text.set_color(COLOURS[kind.method])
-    axes[0].set_ylim(len(kinds) - 0.5, -0.8)  # the first on top
-    figure.suptitle(methods_title(results), fontsize=13)
-    figure.supxlabel(ERRORS.format(results[0]["sentences"]), fontsize=9, color="0.4")
+    figure.suptitle(methods_title(results))
+    said = "each at its best learning rate, by validation; " + ERRORS
+    figure.supxlabel(said.format(results[0]["sentences"]), fontsize=9, color="0.4")
     return figure
 
 
@@ -415,64 +420,54 @@ def draw_kinds(axis, results, task, kinds):
     """One panel of `draw_methods`."""
     always, _ = accuracy_of(results, task, Kind("always", 0, 0))
     axis.axvline(always, color=COLOURS["always"], ls="--", zorder=0)
-    axis.annotate(
-        "commonest answer",
-        (always, -0.7),
-        (3, 0),
-        textcoords="offset points",
-        va="top",
-        fontsize=8,
-        color=COLOURS["always"],
-    )
+    axis.annotate("commonest answer", (always, -0.6), (3, 0), **NEAR, color=COLOURS["always"])
     for y, kind in enumerate(kinds):
         center, error = accuracy_of(results, task, kind)
-        colour = COLOURS[kind.method]
         axis.axhline(y, color="0.93", zorder=0)
-        axis.errorbar(center, y, xerr=error, fmt="o", color=colour, capsize=3)
-        axis.annotate(f"{center:.2f}", (center, y), (0, 5), textcoords="offset points", ha="center")
+        axis.errorbar(center, y, xerr=error, fmt="o", color=COLOURS[kind.method], capsize=3)
+        axis.annotate(f"{center:.2f}", (center, y), (0, 5), **NEAR, ha="center")
     axis.set_title(title_of(task), fontsize=11)
-    axis.set(xlim=(-0.06, 1.06), xlabel="share of answers that are right")
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
-
-
-NEARLY, OUTSIDE = "first-letter-last", "before-last"  # what the base nearly knows, and what not
+    axis.set(xlim=(-0.06, 1.06), xlabel="accuracy on the test sentences")
+    axis.set(ylim=(len(kinds) - 0.5, -0.9), yticks=[])  # the first on top
+    axis.spines["left"].set_visible(False)
+    axis.tick_params("y", length=0)
 
 
 def methods_title(results):
-    """What the rows say: the finding where they show it clearly, and the numbers."""
-    numbers = []
-    for task in tasks_in(results):
-        soft = accuracy_of(results, task, best_of(results, task, ("prompt", "prefix")))
-        inside = accuracy_of(results, task, best_of(results, task, ("lora", "full")))
-        numbers.append(f"{soft[0]:.2f} and {inside[0]:.2f}")
-    finding = "What is trained, and how often it is right"
-    if weights_clearly_better(results, OUTSIDE) and not weights_clearly_better(results, NEARLY):
-        finding = (
-            "A prompt brings out what the base nearly knows; what lies beyond takes new weights"
-        )
-    return f"{finding}\nBest prompt or prefix, and best new weights: {'; '.join(numbers)}"
+    """The finding and its numbers, where the rows show it clearly."""
+    if {NEARLY, OUTSIDE} <= set(values_in_order(results, "task")):
+        nearly, beyond = compared(results, NEARLY), compared(results, OUTSIDE)
+        as_good = not weights_clearly_better(results, NEARLY)
+        if as_good and weights_clearly_better(results, OUTSIDE):
+            return (
+                "Where the base nearly knows how, a prompt is as good as new weights: "
+                f"{nearly} right\nWhere it does not, new weights learn more: {beyond}"
+            )
+    return "How often each way is right, and how many numbers it trains"
 
 
-NOW_SEEN = {"yes": "pinned", "no": "sliding"}
+def compared(results, task):
+    """The test accuracies of the best prompt or prefix and of the best change of the weights."""
+    soft = accuracy_of(results, task, best_of(results, task, BEFORE))
+    inside = accuracy_of(results, task, best_of(results, task, INSIDE))
+    return f"{soft[0]:.2f} and {inside[0]:.2f}"
 
 
 def draw_distances(results):
-    """A column of panels for each task, a row for prompts and one for hard prompts: how often the
-    answer is right, over the tokens between prompt and text."""
-    tasks = tasks_in(results)
-    figure = Figure(figsize=(1.0 + 4.6 * len(tasks), 7.2), layout="constrained")
-    axes = figure.subplots(2, len(tasks), squeeze=False, sharex=True, sharey=True)
+    """A column of panels for each task, a row for prompts and one for hard prompts: the accuracy
+    over the tokens between prompt and text."""
+    tasks = values_in_order(results, "task")
+    figure, axes = new_figure(1 + 4.6 * len(tasks), 7.2, rows=2, columns=len(tasks))
     for row, method in zip(axes, ("prompt", "wording")):
         for axis, task in zip(row, tasks):
             draw_distance(axis, results, task, method)
     for axis, task in zip(axes[0], tasks):
         axis.set_title(title_of(task), fontsize=11)
-    axes[0, 0].set_ylabel("trained prompt: share right", color=COLOURS["prompt"])
-    axes[1, 0].set_ylabel("best hard prompt: share right", color=COLOURS["wording"])
+    axes[0, 0].set_ylabel("accuracy with a trained prompt", color=COLOURS["prompt"])
+    axes[1, 0].set_ylabel("accuracy with the best hard prompt", color=COLOURS["wording"])
     for axis in axes[1]:
         axis.set_xlabel("tokens of other text between prompt and question")
-    figure.suptitle(window_title(results), fontsize=13)
+    figure.suptitle(window_title(results))
     figure.supxlabel(ERRORS.format(results[0]["sentences"]), fontsize=9, color="0.4")
     return figure
 
@@ -482,22 +477,22 @@ def draw_distance(axis, results, task, method):
     colour = COLOURS[method]
     window = results[0]["window"]
     axis.axvline(window, color="0.8", ls=":", zorder=0)
-    axis.annotate(f"window: {window} tokens", (window, 1.1), (4, 0), **NEAR, color="0.5")
-    none = draw_line(axis, results, task, "none", "no", color="0.8", lw=7, solid_capstyle="round")
+    said = f"window: {window} tokens,\nthe question's included"
+    axis.annotate(said, (window, 1.16), (4, 0), **NEAR, va="top", color="0.5")
+    none = draw_line(axis, results, task, "none", "no", color="0.8", lw=7)
     pinned = draw_line(axis, results, task, method, "yes", color=colour, lw=2.5, marker="o")
-    sliding = draw_line(
-        axis, results, task, method, "no", color=colour, ls="--", marker="o", mfc="w"
-    )
+    look = {"color": colour, "ls": "--", "marker": "o", "mfc": "white"}
+    sliding = draw_line(axis, results, task, method, "no", **look)
+
     first, last = min(none), max(none)
-    axis.annotate("no prompt", (first, none[first]), (0, -8), **NEAR, color="0.45")
-    axis.annotate("pinned", (last, pinned[last]), (0, 14), **NEAR, ha="right", color=colour)
-    x, y = between_lines(pinned, sliding, none)
-    axis.annotate("sliding", (x, y), (6, 0), **NEAR, color=colour)
-    axis.set(ylim=(-0.12, 1.12), xticks=list(none))
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.annotate("no prompt", (first, none[first]), (0, -16), **NEAR, color="0.45")
+    axis.annotate("pinned", (last, pinned[last]), (0, 10), **NEAR, ha="right", color=colour)
+    place = between_lines(pinned, sliding, none)
+    axis.annotate("sliding", place, (6, -4), **NEAR, color=colour)
+    axis.set(ylim=(-0.14, 1.18), xticks=list(none))
 
 
-NEAR = {"textcoords": "offset points", "va": "center", "fontsize": 10}  # beside a point
+SHOWN = {"yes": "pinned", "no": "sliding"}
 
 
 def draw_line(axis, results, task, method, pinned, **look):
@@ -505,41 +500,44 @@ def draw_line(axis, results, task, method, pinned, **look):
     points = accuracies_by_distance(results, task, method, pinned)
     accuracies = {x: accuracy for x, (accuracy, _) in points.items()}
     errors = [error for _, error in points.values()]
-    label = f"{method}, {NOW_SEEN[pinned]}"
-    axis.errorbar(
-        list(points),
-        list(accuracies.values()),
-        errors,
-        capsize=3,
-        elinewidth=1,
-        label=label,
-        **look,
-    )
+    look |= {"capsize": 3, "elinewidth": 1, "label": f"{method}, {SHOWN[pinned]}"}
+    axis.errorbar(list(accuracies), list(accuracies.values()), errors, **look)
     return accuracies
 
 
 def between_lines(pinned, sliding, none):
-    """A place for a name beside the sliding line: where it has first come nearer to no prompt than
-    to a pinned one, half way between the two."""
-    for x in sliding:
+    """A place for a name beside the sliding line: half way between the lines of pinned and of no
+    prompt, where it has first come nearer to the latter; else at its end."""
+    for x, accuracy in sliding.items():
         middle = (pinned[x] + none[x]) / 2
-        if sliding[x] < middle:
+        if accuracy < middle:
             return x, middle
-    return x, sliding[x]
+    return max(sliding), sliding[max(sliding)]
 
 
 def window_title(results):
-    """What the rows say: the finding where they show it clearly, and the numbers."""
-    numbers = []
-    for task in tasks_in(results):
-        pinned = accuracies_by_distance(results, task, "prompt", "yes")
-        sliding = accuracies_by_distance(results, task, "prompt", "no")
-        far = max(pinned)
-        numbers.append(f"{pinned[far][0]:.2f} and {sliding[far][0]:.2f}")
+    """The finding, where the rows show it clearly, and its numbers."""
+    tasks = values_in_order(results, "task")
+    far = max(row["between"] for row in results)
     finding = "A prompt with other text between it and the question"
-    if all(pinning_helps(results, task) for task in tasks_in(results)):
+    if all(pinning_helps(results, task) for task in tasks):
         finding = "A prompt that slides out of the window is lost; a pinned one works from afar"
-    return f"{finding}\nPinned and sliding, behind {far} tokens of other text: {'; '.join(numbers)}"
+    numbers = (
+        f"pinned {far_accuracies(results, 'prompt', 'yes')} right; "
+        f"sliding {far_accuracies(results, 'prompt', 'no')}; "
+        f"no prompt {far_accuracies(results, 'none', 'no')}"
+    )
+    return f"{finding}\n{far} tokens away, {numbers}"
+
+
+def far_accuracies(results, method, pinned):
+    """The accuracies of all tasks as far away as was tried, as a text."""
+    found = []
+    for task in values_in_order(results, "task"):
+        accuracies = accuracies_by_distance(results, task, method, pinned)
+        accuracy, _ = accuracies[max(accuracies)]
+        found.append(f"{accuracy:.2f}")
+    return " and ".join(found)
 
 
 # ------------------------------------------------------------------ the command line

@@ -207,9 +207,9 @@ def column_names(row):
 # What the columns are called where nobody calls them text and answer.
 USUAL_NAMES = set(
     "text texts sentence sentences input inputs question query prompt content body message review "
-    "document comment tweet post title description utterance source ticket instruction x "
+    "document comment tweet post title description utterance source ticket instruction "
     "answer answers label labels class category target targets output outputs sentiment completion "
-    "response result intent topic priority type tag score y".split()
+    "response result intent topic priority type tag score".split()
 )
 
 

@@ -739,18 +739,18 @@ class Plan:
     rates: tuple = (0.5, 1, 2, 4, 8)
     start_seeds: int = 4
     start_length: int = 16
-    start_steps: tuple = (("first-letter-last", 40), ("library", 8))
+    start_steps: tuple = (("first-letter-last", 40), ("library", 4))
     measure_every: int = 2  # steps
 
     # experiment 2: length
-    lengths: tuple = (1, 2, 4, 8, 16, 32, 64, 100)
+    lengths: tuple = (1, 2, 4, 8, 16, 64)
     length_seeds: int = 2
     length_rates: tuple = (("prompt", 3), ("prefix", 0.1))
     length_steps: tuple = (
-        ("library", 16),
-        ("first-letter-last", 64),
-        ("swap-1", 200),
-        ("swap-4", 200),
+        ("library", {"prompt": 16, "prefix": 16}),
+        ("first-letter-last", {"prompt": 64, "prefix": 64}),
+        ("swap-1", {"prompt": 200, "prefix": 120}),
+        ("swap-4", {"prompt": 200, "prefix": 120}),
     )
 
     # what each vector holds
@@ -769,9 +769,9 @@ QUICK = Plan(
     lengths=(1, 4, 32),
     length_seeds=1,
     length_rates=(("prompt", 3),),
-    length_steps=(("first-letter-last", 48), ("swap-1", 120)),
+    length_steps=(("first-letter-last", {"prompt": 48}), ("swap-1", {"prompt": 100})),
     vector_seeds=1,
-    vector_steps=160,
+    vector_steps=140,
 )
 
 
@@ -798,7 +798,7 @@ def answer_to(lab, text, past=None, hard_prompt=""):
     """What the base answers to a text, greedily, behind a past and a hard prompt."""
     question, _ = lab.tok.example(text, "", hard_prompt)
     [ids] = lab.model.generate([question], 8, past, stop=lab.tok.end)
-    return lab.tok.decode(ids).strip()
+    return lab.tok.decode(ids).strip() or "(nothing)"
 
 
 # ------------------------------------------------------------------ experiment 1: initialization
@@ -859,11 +859,11 @@ def compare_lengths(lab, plan, first_seed):
                     arm.columns = {"method": method, "length": length}
                     arms.append(arm)
             rows = {task: lab.rows(task, "train")}
-            training = fit(lab.model, arms, rows, steps, plan.examples)
-            for _ in progress(training, steps + 1, f"lengths, {task}, {method}"):
+            training = fit(lab.model, arms, rows, steps[method], plan.examples)
+            for _ in progress(training, steps[method] + 1, f"lengths, {task}, {method}"):
                 pass
-            results += measure(lab, arms, steps, "valid", plan.final)
-            results += measure(lab, arms, steps, "test", plan.final)
+            results += measure(lab, arms, steps[method], "valid", plan.final)
+            results += measure(lab, arms, steps[method], "test", plan.final)
     return results
 
 
@@ -1352,24 +1352,30 @@ def draw_vectors(results):
     heights = [2.2] + [1] * (len(seeds) - 1)
     figure, axes = new_figure(9, 1.2 + 0.95 * sum(heights), rows=len(seeds), height_ratios=heights)
     for axis, seed in zip(axes[:, 0], seeds):
-        lost = answers_lost(results, seed)
-        letters = [*COMMON_LETTERS[:2], "other"]
-        grid = [lost[letter] for letter in letters]  # (letters, P)
-        image = axis.imshow(grid, cmap="Reds", vmin=0, vmax=1, aspect="auto")
-        axis.set_yticks(range(3), ["R is C", "C is R", "all other letters"])
-        axis.set_xticks(range(len(grid[0])), range(1, len(grid[0]) + 1))
-        axis.spines[["left", "bottom"]].set_visible(False)
-        axis.tick_params(length=0)
+        image = draw_lost(axis, answers_lost(results, seed))
         axis.set_title(f"seed {seed}", fontsize=9, loc="left")
-        for y, values in enumerate(grid):
-            for x, value in enumerate(values):
-                if value >= 0.1:
-                    ink = "white" if value > 0.6 else "black"
-                    axis.text(x, y, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
     axes[-1, 0].set_xlabel("the vector that is hidden")
-    figure.colorbar(image, ax=axes, label="share of the right answers that are lost", shrink=0.6)
+    figure.colorbar(image, ax=axes, label="share of the right answers that is lost")
     figure.suptitle(vectors_finding(results))
     return figure
+
+
+def draw_lost(axis, lost):
+    """One prompt: a row for each kind of letter, a column for each vector, dark where it matters."""
+    first, second = COMMON_LETTERS[:2]
+    grid = [lost[first], lost[second], lost["other"]]  # (3, P)
+    image = axis.imshow(grid, cmap="Reds", vmin=0, vmax=1, aspect="auto")
+    axis.set_yticks(range(3), [f"{first}: say {second}", f"{second}: say {first}", "other letters"])
+    vectors = range(len(lost[first]))
+    axis.set_xticks(vectors, [vector + 1 for vector in vectors])
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.tick_params(length=0)
+    for y, values in enumerate(grid):
+        for x, value in enumerate(values):
+            if value >= 0.1:
+                ink = "white" if value > 0.6 else "black"
+                axis.text(x, y, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+    return image
 
 
 def vectors_finding(results):
@@ -1380,11 +1386,10 @@ def vectors_finding(results):
     for letter in COMMON_LETTERS[:2]:
         alone = lost_alone(lost, letter)
         vector = alone.index(max(alone))
-        found.append(f"vector {vector + 1} and it forgets {lost[letter][vector]:.0%} of {letter}")
-    return (
-        f"A prompt learned two facts, R is C and C is R.\nHide {found[0]}, hide {found[1]}, and no "
-        "other answer suffers as much"
-    )
+        forgotten = f"{lost[letter][vector]:.0%} of {letter}"
+        found.append(f"hide vector {vector + 1}, and it forgets {forgotten}")
+    first, second = COMMON_LETTERS[:2]
+    return f"A prompt learned to say {second} for {first} and {first} for {second}:\n{'; '.join(found)}"
 
 
 # ------------------------------------------------------------------ the command line

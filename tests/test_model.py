@@ -166,6 +166,72 @@ def test_gqa_is_mha_with_each_key_value_head_repeated():
     assert torch.allclose(gqa(idx, past)[0], mha(idx, wide)[0], atol=1e-5)
 
 
+# ------------------------------------------------------------------ the whole model
+
+
+def normed(x, weight, eps):
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def turned(x, position, base):
+    """One head's query or key (D,) at its position, pair after pair."""
+    D = len(x)
+    out = torch.zeros(D)
+    for i in range(D // 2):
+        angle = torch.tensor(position * base ** (-2 * i / D))
+        a, b = x[i], x[i + D // 2]
+        out[i] = a * angle.cos() - b * angle.sin()
+        out[i + D // 2] = b * angle.cos() + a * angle.sin()
+    return out
+
+
+def block_by_hand(block, x, config):
+    """One block on one text (T, C), one position and one head at a time."""
+    H, D, eps = config.n_head, config.head_dim, config.norm_eps
+    G = H // config.n_kv_head
+    a, m = block.self_attn, block.mlp
+    h = normed(x, block.input_layernorm.weight, eps)  # (T, C)
+    q, k, v = (h @ w.weight.T for w in (a.q_proj, a.k_proj, a.v_proj))
+    heads = []
+    for j in range(H):
+        own, shared = slice(j * D, j * D + D), slice(j // G * D, j // G * D + D)
+        queries = [turned(row[own], t, config.rope_base) for t, row in enumerate(q)]
+        keys = [turned(row[shared], t, config.rope_base) for t, row in enumerate(k)]
+        read = []
+        for t, query in enumerate(queries):
+            weights = (torch.stack(keys[: t + 1]) @ query / D**0.5).softmax(0)  # (t + 1,)
+            read.append(weights @ v[: t + 1, shared])  # (D,)
+        heads.append(torch.stack(read))  # (T, D)
+    x = x + torch.cat(heads, 1) @ a.o_proj.weight.T  # (T, C)
+    h = normed(x, block.post_attention_layernorm.weight, eps)  # (T, C)
+    gate = h @ m.gate_proj.weight.T  # (T, n_hidden)
+    return x + (gate * gate.sigmoid() * (h @ m.up_proj.weight.T)) @ m.down_proj.weight.T  # (T, C)
+
+
+def test_the_model_is_the_llama_model_as_written_out():
+    model = make_model(rope_base=50.0, norm_eps=0.3)
+    for name, p in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(p, 0.5, 2)
+    idx = ids(1, 6)
+    x = model.model.embed_tokens.weight[idx[0]]  # (T, C)
+    for block in model.model.layers:
+        x = block_by_hand(block, x, model.config)
+    x = normed(x, model.model.norm.weight, model.config.norm_eps)
+    want = x @ model.model.embed_tokens.weight.T  # (T, V)
+    assert torch.allclose(model(idx)[0][0], want, atol=1e-4)
+
+
+def test_a_new_model_starts_small_and_what_is_added_up_starts_smaller():
+    model = GPT(GPTConfig(50, 99, 8, 4, 64))
+    for name, p in model.named_parameters():
+        added_up = name.endswith(("o_proj.weight", "down_proj.weight"))
+        if p.dim() == 2:
+            assert p.std().item() == pytest.approx(0.02 / 4 if added_up else 0.02, rel=0.1)
+        else:
+            assert torch.equal(p, torch.ones_like(p))
+
+
 # ------------------------------------------------------------------ empty slots and the past
 
 
@@ -516,6 +582,21 @@ def test_files_that_are_no_model(tmp_path):
     model_file.write(path, [1, 2])
     with pytest.raises(InputError, match="does not hold numbers"):
         read(path, "numbers", ("config",))
+
+
+def test_two_processes_that_write_to_one_name_do_not_write_to_one_file(tmp_path, monkeypatch):
+    replace, parts = model_file.os.replace, []
+
+    def spy(part, path):
+        parts.append(part)
+        replace(part, path)
+
+    monkeypatch.setattr(model_file.os, "replace", spy)
+    for process in (1, 2):
+        monkeypatch.setattr(model_file.os, "getpid", lambda process=process: process)
+        model_file.write(tmp_path / "m.pt", {"from": process})
+    assert len(set(parts)) == 2
+    assert read(tmp_path / "m.pt", "numbers", ()) == {"from": 2}
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Texts of one's own: training on them, killed and gone on with, judging, answering."""
 
+# ruff: noqa: F811 (a fixture that is imported has the name of an argument)
+
 import json
 import math
 import os
@@ -34,8 +36,9 @@ from own_data import (
 )
 from small_world import save_tiny, tiny, tok  # noqa: F401  (tok is a fixture)
 
+import train
 from model import InputError
-from softprompt import PrefixTuning, PromptTuning, initial_embeddings, load, prefill, save
+from softprompt import PromptTuning, initial_embeddings, load, prefill, save
 from train import Arm, NotFinite, fit, load_base, mean_of_arms, score, warm_up_and_fall
 
 # ------------------------------------------------------------------ rows
@@ -217,7 +220,7 @@ def test_training_on_the_choice_teaches_the_answer_as_well(tok):
             return score_choice(model, tok, soft.past(model), rows, choices)
 
     before = scores()
-    for _ in fit(model, [Arm(soft, "", 3.0)], {"": rows * 8}, 120, 16, choice_loss(tok, choices)):
+    for _ in fit(model, [Arm(soft, "", 6.0)], {"": rows * 2}, 60, 4, choice_loss(tok, choices)):
         pass
     assert scores().chosen.sum() == 2
     assert scores().choice_nats.sum() < 0.5 * before.choice_nats.sum()
@@ -236,10 +239,534 @@ def test_early_stopping_by_hand():
     for loss in [3.0, 2.0, 2.5, 2.0, 1.5, 1.6, 1.7, 1.4, 1.4, 1.4]:
         better = stop.better(loss)
         found.append((better, stop.falls, stop.over))
-    assert [better for better, _, _ in found] == [True, True, *[False] * 2, True, *[False] * 2, True, *[False] * 2]
+    assert [i for i, (better, _, _) in enumerate(found) if better] == [0, 1, 4, 7]
     assert [falls for _, falls, _ in found] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
     assert [over for _, _, over in found].index(True) == 6  # there training ends
     for falls in range(3):
         share = EarlyStop(falls=falls).schedule(50, 300)
         assert share == pytest.approx(warm_up_and_fall(50, 300) / 3**falls)
     assert not EarlyStop().better(math.nan)
+
+
+def write_rows(path, pairs):
+    Path(path).write_text("\n".join("\t".join(pair) for pair in pairs), encoding="utf-8")
+
+
+def lines_of(n, seed, answers=("class", "function", "function")):
+    """n texts and answers that have nothing to do with one another."""
+    gen = random.Random(seed)
+    texts = [" ".join(gen.choices(["matrix", "plot", "one", "graph"], k=5)) for _ in range(n)]
+    return [(f"{text} {i}", gen.choice(answers)) for i, text in enumerate(texts)]
+
+
+@pytest.fixture
+def world(tok, tmp_path, monkeypatch):
+    """A folder with a small base and files to learn from."""
+    monkeypatch.chdir(tmp_path)
+    save_tiny("base.pt", tok)
+    write_rows("train.tsv", lines_of(60, 0))
+    write_rows("valid.tsv", lines_of(20, 1))
+    return tmp_path
+
+
+COMMAND = "tune --base base.pt --data train.tsv --length 4 --init text --init-text".split()
+COMMAND += ["Class or function?", "--steps", "20", "--save", "soft.pt", "--lr", "1"]
+ANSWER = "answer --base base.pt --prompt".split()
+
+
+def base_model():
+    return load_base("base.pt", "cpu")[0]
+
+
+def run(capsys, *words):
+    """(stdout, stderr) of a command."""
+    own_data.main([*words])
+    told = capsys.readouterr()
+    return told.out, told.err
+
+
+def table_of(out):
+    """{name: [its numbers]} of the lines of a table."""
+    found = {}
+    for line in out.splitlines():
+        match = re.match(r"(.*?)  +([-\d.]+) +([\d.]+)(?: +([\d.]+))?$", line.rstrip())
+        if match:
+            name, *numbers = match.groups()
+            found[name] = [number for number in numbers if number]
+    return found
+
+
+def refused(message, *words):
+    with pytest.raises(InputError, match=message) as stop:
+        own_data.main([*words])
+    assert "\n" not in str(stop.value)
+
+
+# ------------------------------------------------------------------ tune
+
+
+def test_own_data_is_learned_saved_and_judged(world, capsys):
+    out, _ = run(capsys, *COMMAND, "--valid", "valid.tsv")
+    assert "60 texts to learn from, 20 to validate (10 to choose when to stop, 10 for the" in out
+    assert "among 2" in out and "10 texts" in out
+    table = table_of(out)
+    assert list(table) == ["always 'function'", "no prompt", "'Class or function?'", "prompt of 4"]
+    _, valid = read_data("train.tsv", "valid.tsv")
+    assert sorted(valid) == sorted(read_pairs("valid.tsv"))
+    stop, last = valid[:10], valid[10:]  # the table is of texts that had no part in the choice
+    share = sum(answer == "function" for _, answer in last) / 10
+    assert table["always 'function'"][-1] == f"{share:.3f}"
+    soft = load("soft.pt", base_model())
+    assert soft.facts["answers"] == ["class", "function"] and soft.facts["step"] > 0
+
+    # The table and what is saved, again and by hand.
+    tok = load_base("base.pt", "cpu")[1]
+    past = soft.past(base_model())
+    for pairs, accuracy in (
+        (stop, f"{soft.facts['accuracy']:.3f}"),
+        (last, table["prompt of 4"][2]),
+    ):
+        rows = rows_behind(base_model(), tok, pairs, 4)
+        among = judge(base_model(), tok, past, rows, ["class", "function"]).among
+        assert f"{among:.3f}" == accuracy
+    write_rows("last.tsv", last)
+    again, _ = run(capsys, *ANSWER, "soft.pt", "--data", "last.tsv")
+    assert table_of(again)["soft.pt"] == table["prompt of 4"]
+
+    # What to do next is a command that runs.
+    following = re.search(r'Next: python tutorials/own_data.py (.*) --text "..."', out)[1]
+    out, _ = run(capsys, *following.split(), "--text", "A plot.")
+    assert out.split()[-1] in ("class", "function")
+
+    out, _ = run(capsys, *COMMAND)  # a fifth of the rows for validation
+    counts = [int(word) for word in out.split() if word.isdigit()][:2]
+    assert sum(counts) == 60 and 4 <= counts[1] <= 20
+    out, err = run(capsys, *ANSWER, "soft.pt", "--text", "plot " * 300)
+    assert "1 of 1 texts are longer" in err and "soft.pt" in out
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["no", "no, never"],  # one begins with the other
+        ["matrix", "graph"],  # as texts do
+        [f"w{i}" for i in range(20)],
+        [f"w{i}" for i in range(21)],
+    ],
+    ids=["begins alike", "within the text", "20", "21"],
+)
+def test_answers_of_every_kind_are_learned_and_judged(world, answers, capsys):
+    """`tune` and `answer` agree to every digit; one answer is never validated, and the first is
+    fifty times as frequent as the last."""
+    drawn = answers * 3 + answers[:1] * 147
+    pairs = [(f"{answer} plot {i}", answer) for i, answer in enumerate(drawn)]
+    write_rows("train.tsv", pairs)
+    write_rows("valid.tsv", pairs[: 2 * len(answers) - 1])
+    out, err = run(capsys, *COMMAND, "--valid", "valid.tsv", "--steps", "4")
+    few = len(answers) <= 20
+    assert load("soft.pt", base_model()).facts["answers"] == (sorted(answers) if few else [])
+    assert (f"among {len(answers)}" in out) == few
+    assert (
+        f"{2 * len(answers) - 1} of {2 * len(answers) - 1} texts to validate with are also" in err
+    )
+    _, valid = read_data("train.tsv", "valid.tsv")
+    write_rows("table.tsv", valid[math.ceil(len(valid) / 2) :])
+    again, _ = run(capsys, *ANSWER, "soft.pt", "--data", "table.tsv")
+    assert table_of(again)["soft.pt"] == table_of(out)["prompt of 4"]
+    labels = [line.split("\t") for line in again.splitlines() if "\t" in line]
+    assert [text for text, _ in labels] == [text for text, _ in read_pairs("table.tsv")]
+    if few:
+        right = [pair for pair in read_pairs("table.tsv") if list(pair) in labels]
+        assert f"{len(right) / len(labels):.3f}" == table_of(again)["soft.pt"][2]
+        assert {said for _, said in labels} <= set(answers)
+
+
+def test_a_prompt_that_learns_nothing_is_told(world, monkeypatch, capsys):
+    _, valid = read_data("train.tsv", "valid.tsv")
+    share = own_data.share_of("function", valid[10:])
+    for among, told in ((share, True), (share + 0.01, False)):
+        judgement = own_data.Judgement(1.0, 1.0, among)
+        monkeypatch.setattr(own_data, "judge", lambda *given, it=judgement: it)
+        out, _ = run(capsys, *COMMAND, "--steps", "1", "--valid", "valid.tsv")
+        assert ("no better than always 'function'" in out) == told
+
+
+def test_early_stopping_keeps_the_best(world, monkeypatch, capsys):
+    losses, vectors = iter([3.0, 2.0, 1.0, 1.5, 1.0, 1.2, 1.1, 0.5]), []
+    rates, real = [], own_data.warm_up_and_fall
+
+    def remember(soft, *where, **facts):
+        vectors.append(soft.embeddings.detach().clone())
+        save(soft, *where, **facts)
+
+    def schedule(step, steps):
+        rates.append(real(step, steps))
+        return rates[-1]
+
+    monkeypatch.setattr(own_data, "validate", lambda *given: (next(losses), 0.5))
+    monkeypatch.setattr(own_data.softprompt, "save", remember)
+    monkeypatch.setattr(own_data, "warm_up_and_fall", schedule)
+    monkeypatch.setattr(own_data, "EVERY", 4)
+    out, _ = run(capsys, *COMMAND, "--steps", "40", "--valid", "valid.tsv")
+    assert "step   24 " in out and next(losses) == 0.5 and len(rates) == 24
+    soft = load("soft.pt", base_model())
+    assert soft.facts["step"] == 8 and soft.facts["loss"] == 1 and len(vectors) == 3
+    assert torch.equal(soft.embeddings, vectors[2]) and not torch.equal(vectors[2], vectors[1])
+
+
+def test_what_another_run_saves_to_the_same_name_is_not_reported(world, monkeypatch, capsys):
+    want, _ = run(capsys, *COMMAND, "--valid", "valid.tsv")
+
+    def save_both(soft, path, model, **facts):
+        save(soft, path, model, **facts)
+        save(PromptTuning(torch.full((4, 16), 9.0)), path, model, **facts)  # the other run
+
+    monkeypatch.setattr(own_data.softprompt, "save", save_both)
+    got, _ = run(capsys, *COMMAND, "--valid", "valid.tsv")
+    assert table_of(got) == table_of(want)
+
+
+def test_the_length_is_chosen_by_one_standard_error(world, monkeypatch, capsys):
+    accuracy = {2: 0.5, 4: 0.84, 8: 0.7, 16: 0.95, 32: 0.9, 64: 0.95}
+    seen = []
+
+    def validate(lesson, soft, rows):
+        seen.append((soft.length, len(rows)))
+        return 1.0, accuracy[soft.length]
+
+    monkeypatch.setattr(own_data, "validate", validate)
+    monkeypatch.setattr(own_data, "SEARCH_STEPS", 2)
+    command = [*COMMAND, "--valid", "valid.tsv", "--length", "auto", "--steps", "1"]
+    out, _ = run(capsys, *command)
+    assert seen[:6] == [(length, 10) for length in accuracy]
+    assert "2: 0.500, 4: 0.840, 8: 0.700, 16: 0.950" in out and "Right of 10 texts" in out
+    # The error of 0.95 is (0.95 * 0.05 / 10) ** 0.5 = 0.069: 0.9 is within, 0.84 is not.
+    assert "one standard error of the best: 16" in out
+    assert load("soft.pt", base_model()).length == 16
+    accuracy[4] = 0.89
+    run(capsys, *command)
+    assert load("soft.pt", base_model()).length == 4
+
+
+def test_the_lengths_are_trained_as_they_would_be_alone(world, monkeypatch, capsys):
+    """Arms of one batch: each has its own loss; with one length to choose from, it is taken."""
+    monkeypatch.setattr(own_data, "SEARCH_STEPS", 12)
+    found = []
+    for lengths in ((2, 8), (2,), (8,)):
+        monkeypatch.setattr(own_data, "LENGTHS", lengths)
+        out, _ = run(capsys, *COMMAND, "--valid", "valid.tsv", "--length", "auto", "--steps", "1")
+        found.append(re.search(r"Right of 10 texts: (.*?)\. The", out)[1])
+    assert found[0] == f"{found[1]}, {found[2]}"
+    assert load("soft.pt", base_model()).length == 8
+
+
+@pytest.mark.parametrize("word", ["valid", "train"])
+def test_not_a_number_stops_and_says_where(world, tok, word, monkeypatch, capsys):
+    monkeypatch.setattr(train, "sizes", lambda soft, model: [0.1])  # the table's spread is NaN too
+    model = save_tiny("base.pt", tok, tie_embeddings=False)
+    spoil(model, tok, "~")
+    facts = load_base("base.pt", "cpu")[0].facts
+    model.save("base.pt", **facts)
+    run(capsys, *COMMAND, "--valid", "valid.tsv", "--steps", "1")
+    before = Path("soft.pt").read_bytes()
+    pairs = read_pairs(f"{word}.tsv")
+    write_rows(f"{word}.tsv", [(f"{text} ~ {i}", answer) for i, (text, answer) in enumerate(pairs)])
+    with pytest.raises(InputError, match=r"at the text '.* ~ \d+' the loss is nan"):
+        own_data.main([*COMMAND, "--valid", "valid.tsv"])
+    out = capsys.readouterr().out
+    assert "1.000" not in out and "Next" not in out
+    if word == "valid":  # not even a first prompt of this run
+        assert Path("soft.pt").read_bytes() == before
+    refused(r"at the text '.* ~ \d+' the loss", *ANSWER, "soft.pt", "--data", f"{word}.tsv")
+    save(PromptTuning(torch.ones(2, 16)), "free.pt", model)  # knows no answers, so it writes them
+    refused(r"at the text '.* ~ \d+': row 0: .*NaN", *ANSWER, "free.pt", "--data", f"{word}.tsv")
+
+
+# ------------------------------------------------------------------ said or refused
+
+BAD_DATA = [
+    ("a\tyes\nb\tyes\nc\tyes\nd\tyes", ["--valid", "valid.tsv"], "more than one answer"),
+    ("a\tyes\nb\tno", ["--save", "folder"], "folder is a folder"),
+    ("a\tyes", [], "own.tsv: . rows to learn from"),
+    ("a\tyes\nb\tno", ["--task", "count"], "give --data FILE and perhaps --valid FILE, or --task"),
+    ("a\tyes\nb\tno", ["--valid", "nowhere.tsv"], "nowhere.tsv"),
+    ("a\tyes\nb\tno\tno", [], "own.tsv:2: 3 fields"),
+    ("a\tyes\nb\t" + "no " * 300, ["--valid", "valid.tsv"], "leave no room for a text"),
+    # numbers out of range
+    ("a\tyes\nb\tno", ["--lr", "nan"], "--lr nan"),
+    ("a\tyes\nb\tno", ["--lr", "-1"], "--lr -1"),
+    ("a\tyes\nb\tno", ["--lr", "0"], "--lr 0"),
+    ("a\tyes\nb\tno", ["--steps", "0"], "--steps 0: give a number from 1"),
+    ("a\tyes\nb\tno", ["--seed", "-1"], "--seed -1: give a number from 0"),
+    ("a\tyes\nb\tno", ["--seed", "9" * 20], "--seed 9+: give a number from 0"),
+    ("a\tyes\nb\tno", ["--seed", "one"], "argument --seed: invalid int value: 'one'"),
+    ("a\tyes\nb\tno", ["--length", "0"], "--length 0: give a number from 1"),
+    ("a\tyes\nb\tno", ["--length", "long"], "argument --length: invalid"),
+    ("a\tyes\nb\tno", ["--length", "300", "--valid", "valid.tsv"], "300 virtual tokens leave no"),
+    ("a\tyes\nb\tno", ["--device", "hpu", "--valid", "valid.tsv"], "--device hpu cannot be used"),
+    ("a\tyes\nb\tno", ["--device", "meta", "--valid", "valid.tsv"], "--device meta cannot be"),
+    # what is asked for and cannot be done
+    ("a\tyes\nb\tno", ["--answers", "yes", "--valid", "valid.tsv"], "--answers yes lacks 'no'"),
+    ("a\tyes\nb\tno", ["--init", "here.pt", "--valid", "valid.tsv"], "--init here.pt: no such"),
+    ("a\tyes\nb\tno", ["--init", "here.pt", "--length", "auto"], "--length auto: here.pt has"),
+    ("a\tyes\nb\tno", ["--init-text", ""], "--init text starts from a text"),
+    ("a\tyes\nb\tno", ["--init-text", "half \ud83d"], "--init-text: half of a character at 6"),
+    ("a\tyes\nb\tno", ["--base", "nowhere", "--valid", "valid.tsv"], "nowhere is no folder"),
+    ("a\tyes\nb\tno", ["--method", "lora"], "argument --method: invalid choice"),
+    ("a\tyes\nb\tno", ["--job", "count"], "unrecognized arguments: --job"),
+]
+
+
+@pytest.mark.parametrize("content, arguments, message", BAD_DATA)
+def test_data_that_cannot_be_learned_is_one_line(world, content, arguments, message, capsys):
+    Path("own.tsv").write_text(content)
+    Path("folder").mkdir()
+    before = sorted(world.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        own_data.guard(lambda: own_data.main([*COMMAND, "--data", "own.tsv", *arguments]))
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and len(lines) == 1 and re.search(message, lines[0]), lines
+    assert sorted(world.iterdir()) == before
+
+
+def test_what_is_asked_for_and_not_done_is_said(world, capsys):
+    command = [*COMMAND, "--valid", "valid.tsv", "--steps", "1"]
+    write_rows("valid.tsv", lines_of(6, 1, ["function", "module"]) + [("graph", "class")] * 2)
+    _, err = run(capsys, *command, "--length", "2")
+    tokens = len(load_base("base.pt", "cpu")[1].encode("Class or function?"))
+    assert f"--init-text has {tokens} tokens: the start is cut to the first 2" in err
+    unknown = sum(answer == "module" for _, answer in read_pairs("valid.tsv"))
+    assert f"{unknown} of 8 texts to validate with have an answer that training never saw" in err
+    assert "'module'" in err
+    _, err = run(capsys, *ANSWER, "soft.pt", "--data", "valid.tsv")
+    assert f"{unknown} of 8 texts of the file have an answer" in err
+    write_rows("valid.tsv", lines_of(401, 1))
+    _, err = run(capsys, *command, "--length", str(tokens))
+    assert "400 of 401 texts to validate with are used" in err and "cut" not in err
+    write_rows("valid.tsv", lines_of(1, 1))
+    out, err = run(capsys, *command)
+    assert "one text to validate with, and none for a table" in err and "Next: " in out
+
+
+def test_a_saved_prompt_is_gone_on_with_as_it_is(world, capsys):
+    command = [*COMMAND, "--valid", "valid.tsv", "--steps", "1"]
+    run(capsys, *command)
+    saved = load("soft.pt", base_model())
+    going_on = [*command, "--init", "soft.pt", "--save", "more.pt"]
+    out, _ = run(capsys, *going_on)
+    assert f"step    0   validation: loss {saved.facts['loss']:.3f}" in out
+    assert load("more.pt", base_model()).facts["loss"] <= saved.facts["loss"]
+    going_on[going_on.index("--length") + 1] = "32"
+    refused("--length 32: soft.pt has 4 virtual tokens", *going_on)
+    going_on[going_on.index("--length") : going_on.index("--length") + 2] = []
+    run(capsys, *going_on)
+    assert load("more.pt", base_model()).length == 4
+    refused("soft.pt is a prompt: give --method prompt", *going_on, "--method", "prefix")
+
+
+def test_a_task_of_the_project(world, monkeypatch, capsys):
+    from small_world import sentences
+
+    data = {"train": sentences(60), "valid": sentences(20, 1)}
+    monkeypatch.setattr(own_data, "load_data", lambda out: data)
+    out, _ = run(capsys, *"tune --base base.pt --task kind --steps 1 --length 2".split())
+    assert "kind: 60 texts to learn from, 20 to validate" in out
+    assert Path("out/kind-prompt.pt").exists()
+    refused("or --task NAME", "tune", "--base", "base.pt")
+
+
+# ------------------------------------------------------------------ killed, and consoles
+
+
+def test_killed_at_any_moment_it_leaves_a_prompt_to_go_on_from(world, capsys):
+    gen, runs = random.Random(0), {}
+    for method in ("prompt", "prefix"):
+        command = [*COMMAND, "--method", method, "--valid", "valid.tsv"]
+        command[command.index("--steps") + 1] = "3000"
+        command[command.index("--save") + 1] = f"{method}.pt"
+        program = [sys.executable, ROOT / "tutorials" / "own_data.py", *command]
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        runs[method] = subprocess.Popen(program, **nowhere)
+    for method, child in runs.items():
+        while not Path(f"{method}.pt").exists():
+            assert child.poll() is None
+            time.sleep(0.001)
+        time.sleep(gen.uniform(0, 0.3))
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        soft = load(f"{method}.pt", base_model())
+        assert soft.kind == method and soft.length == 4
+    going_on = ["--method", method, "--init", f"{method}.pt", "--save", "more.pt"]
+    out, _ = run(capsys, *COMMAND, "--valid", "valid.tsv", *going_on)
+    assert f"step    0   validation: loss {soft.facts['loss']:.3f}" in out
+    more = load("more.pt", base_model())
+    assert more.length == 4 and more.facts["loss"] <= soft.facts["loss"]
+
+
+def test_stopped_by_hand_it_says_what_there_is(world, monkeypatch, capsys):
+    def stop(*given):
+        if Path("soft.pt").exists():
+            raise KeyboardInterrupt
+        return 1.0, 0.5
+
+    monkeypatch.setattr(own_data, "validate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        own_data.main([*COMMAND, "--valid", "valid.tsv"])
+    assert "soft.pt has the best prompt so far: --init soft.pt goes on" in capsys.readouterr().err
+
+
+def test_consoles_that_are_not_utf8(world, monkeypatch, capsys):
+    """They show the code of a character that they do not have, and files are UTF-8 as ever."""
+    import io
+
+    write_rows("jp.tsv", [(f"日本語 {i}", ("はい", "いいえ")[i % 2]) for i in range(40)])
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", screen)
+    tune = ["tune", "--base", "base.pt", "--data", "jp.tsv", "--steps", "1", "--length", "2"]
+    own_data.main([*tune, "--save", "jp.pt"])
+    own_data.main([*ANSWER, "jp.pt", "--text", "日本語"])
+    own_data.main([*ANSWER, "jp.pt", "--data", "jp.tsv", "--save", "labels.csv"])
+    screen.flush()
+    shown = screen.buffer.getvalue().decode("cp1252")
+    assert "\\u65e5" in shown and "Next: " in shown
+    assert {answer for _, answer in read_pairs("labels.csv")} <= {"はい", "いいえ"}
+
+
+# ------------------------------------------------------------------ answer
+
+
+@pytest.fixture
+def prompts(world):
+    """Prompts of the base: two that choose, one that writes."""
+    model = base_model()
+    for name, answers in (("a", ["class", "function"]), ("b", ["class", "no, never"])):
+        soft = PromptTuning(torch.randn(2, 16, generator=seeded(6)))
+        save(soft, f"{name}.pt", model, answers=answers, commonest=answers[1])
+    save(PromptTuning(torch.randn(3, 16, generator=seeded(0))), "free.pt", model)
+    return world
+
+
+def test_a_file_of_texts_is_labelled(prompts, capsys):
+    texts = [text for text, _ in read_pairs("valid.tsv")]
+    Path("texts.txt").write_text("\n".join(texts))
+    out, _ = run(capsys, *ANSWER, "b.pt", "--data", "texts.txt")
+    labels = [tuple(line.split("\t")) for line in out.splitlines()]
+    model, tok = load_base("base.pt", "cpu")
+    past = load("b.pt", model).past(model)
+    for (text, said), want in zip(labels, texts):
+        question, _ = tok.example(text, "")
+        assert text == want and said == choose(model, tok, past, question, ["class", "no, never"])
+    assert len(labels) == len(texts) and {said for _, said in labels} == {"class", "no, never"}
+    for name in ("new/labels.tsv", "labels.csv", "labels.jsonl"):
+        out, _ = run(capsys, *ANSWER, "b.pt", "--data", "texts.txt", "--save", name)
+        assert read_pairs(name) == labels and f"{name}: 20 texts and their answers" in out
+        assert "always" not in out  # there are no answers to compare with
+
+
+def test_the_share_right_of_the_answers_that_are_given(prompts, capsys):
+    rows = [*lines_of(30, 3)]
+    Path("some.jsonl").write_text(
+        "\n".join(
+            json.dumps({"text": text} | ({"answer": answer} if i % 3 else {}))
+            for i, (text, answer) in enumerate(rows)
+        )
+    )
+    out, _ = run(capsys, *ANSWER, "a.pt", "--data", "some.jsonl")
+    labels = [line.split("\t")[1] for line in out.splitlines() if "\t" in line]
+    right = [said == answer for i, (said, (_, answer)) in enumerate(zip(labels, rows)) if i % 3]
+    assert len(labels) == 30 and len(right) == 20 and "20 texts" in out
+    assert table_of(out)["a.pt"][2] == f"{sum(right) / 20:.3f}"
+    write_rows("given.tsv", [row for i, row in enumerate(rows) if i % 3])
+    both, err = run(capsys, *ANSWER, "a.pt", "b.pt", "--data", "given.tsv")
+    assert "\t" not in both and {"without a prompt", "a.pt", "b.pt"} <= table_of(both).keys()
+    assert "among 3" in both and "never saw" not in err
+    alone, err = run(capsys, *ANSWER, "b.pt", "--data", "given.tsv")
+    assert "of 20 texts of the file have an answer that training never saw, as 'function'" in err
+
+
+def test_what_answer_cannot_do_is_refused_before_the_work(prompts, monkeypatch):
+    monkeypatch.setattr(own_data, "load_any_base", lambda *given: 1 / 0)
+    Path("texts.txt").write_text("one\ntwo")
+    Path("texts.csv").write_text('"two\nlines"\n')
+    files = ["--data", "texts.txt"]
+    refused("--prompt", "answer", *files)
+    refused("answer needs --text", *ANSWER, "a.pt")
+    refused("answer needs --text", *ANSWER, "a.pt", "--text", "x", *files)
+    refused(
+        "--save is for the answers to --data", *ANSWER, "a.pt", "--text", "x", "--save", "y.csv"
+    )
+    refused("2 prompts: give the one that is to label texts.txt", *ANSWER, "a.pt", "b.pt", *files)
+    refused("2 prompts", *ANSWER, "a.pt", "b.pt", "--data", "valid.tsv", "--save", "y.csv")
+    refused("y.xml: the name ends in none of", *ANSWER, "a.pt", *files, "--save", "y.xml")
+    refused(". is a folder", *ANSWER, "a.pt", *files, "--save", ".")
+    refused("cannot hold", *ANSWER, "a.pt", "--data", "texts.csv", "--save", "y.tsv")
+    refused("--prompt no.pt: there is no such file", *ANSWER, "no.pt", *files)
+    refused(r"--prompt no\*.pt: there is no such file", *ANSWER, "no*.pt", *files)
+    refused("--text: half of a character", *ANSWER, "a.pt", "--text", "\udce9")
+
+
+def test_stars_are_expanded(prompts, capsys):
+    """Where the console does not: that of Windows."""
+    shutil.copy("a.pt", "odd[1].pt")
+    out, _ = run(capsys, *ANSWER, "?.pt", "odd[1].pt", "--text", "A plot.")
+    shown = [line.split()[0] for line in out.splitlines()]
+    assert shown == ["without", "a.pt", "b.pt", "odd[1].pt"]
+
+
+def test_answers_that_are_no_choice_are_written(prompts, monkeypatch, capsys):
+    out, _ = run(capsys, *ANSWER, "free.pt", "--text", "A plot.")
+    assert "prompt of   0" in out and "prompt of   3" in out
+    model, tok = load_base("base.pt", "cpu")
+    past, (question, _) = load("free.pt", model).past(model), tok.example("A plot.", "")
+    [said] = model.generate([question], 16, past, stop=tok.end)
+    words = " ".join(tok.decode(said).split())
+    assert out.splitlines()[1].rstrip().endswith(words + (" ..." if len(said) == 16 else ""))
+    Path("texts.txt").write_text("A plot.\nOne graph.")
+    _, err = run(capsys, *ANSWER, "free.pt", "--data", "texts.txt")
+    assert ("of 2 answers came to no end, and are cut" in err) == (len(said) == 16)
+    # Several ids end a text; then it is whole.
+    model.facts["end"] = [tok.end, said[0]]
+    monkeypatch.setattr(own_data, "load_any_base", lambda *given: (model, tok))
+    out, _ = run(capsys, *ANSWER, "free.pt", "--text", "A plot.")
+    assert out.splitlines()[1].split() == ["free.pt", "prompt", "of", "3"]
+
+
+def test_an_answer_may_be_as_long_as_in_training(world, capsys):
+    """Of more than 20 answers, the longest has 24 tokens: that many are written, and not 16."""
+    answers = [f"w{i}" for i in range(30)] + ["w" * 23]
+    write_rows("train.tsv", [(f"plot {i}", answer) for i, answer in enumerate(answers * 3)])
+    run(capsys, *COMMAND, "--steps", "1")
+    model, tok = load_base("base.pt", "cpu")
+    soft = load("soft.pt", model)
+    assert soft.facts["longest"] == len(tok.example("", "w" * 23)[1]) > 16
+    [reply] = own_data.reply_each(model, tok, soft, ["plot 1"])
+    question, _ = tok.example("plot 1", "")
+    [said] = model.generate([question], soft.facts["longest"], soft.past(model), stop=tok.end)
+    assert reply.text == " ".join(tok.decode(said).split())
+
+
+# ------------------------------------------------------------------ real models
+
+
+def test_a_model_of_hugging_face_is_a_base_like_any_other(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("safetensors")
+    pytest.importorskip("tokenizers")
+    from test_huggingface import checkpoint, tokenizer_json
+
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tokenizer_json(Path("real")), eos_token_id=None)
+    write_rows("own.tsv", [(f"Plot {i}.", str(i % 2)) for i in range(40)])
+    tune = ["tune", "--base", "real", "--data", "own.tsv", "--steps", "3", "--save", "soft.pt"]
+    refused("eos_token_id", *tune)
+    checkpoint(Path("real"), torch.float16, eos_token_id=[0, 5])
+    for method in ("prompt", "prefix"):
+        out, _ = run(capsys, *tune, "--method", method)
+        assert "Next: python tutorials/own_data.py answer --base real --prompt soft.pt" in out
+        assert "For PEFT" in out
+        out, _ = run(capsys, *"answer --base real --prompt soft.pt --text".split(), "Plot 3.")
+        assert f"{method} of  16" in out and out.split()[-1] in ("0", "1")
+
+
+def test_a_base_of_ours_that_is_damaged_is_one_line(world):
+    Path("base.pt").write_bytes(Path("base.pt").read_bytes()[:1000])
+    refused("base.pt is damaged", *COMMAND)

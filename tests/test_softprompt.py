@@ -341,18 +341,19 @@ def test_starts_that_cannot_be(arguments, message):
 
 
 def test_a_soft_prompt_does_not_share_its_start():
-    """Else two prompts from one start would move together."""
-    model = make_model()
-    start = torch.randn(P, 32)
-    soft = PromptTuning(start)
-    with torch.no_grad():
-        soft.embeddings += 1
-    assert not torch.equal(soft.embeddings, start)
-    table = model.model.embed_tokens.weight.clone()
-    soft = text_prompt(model)
-    with torch.no_grad():
-        soft.embeddings += 1
-    assert torch.equal(model.model.embed_tokens.weight, table)
+    """Else two prompts from one start would move together, or move the base's own embeddings."""
+    vectors, keys, values = torch.randn(P, 32), torch.randn(2, 2, P, 8), torch.randn(2, 2, P, 8)
+    starts = (vectors, keys, values)
+    kept = [start.clone() for start in starts]
+    for soft in (
+        PromptTuning(vectors),
+        PrefixTuning(keys, values),
+        PrefixMLP(keys, values, vectors, width=16),
+    ):
+        with torch.no_grad():
+            for state in (*soft.parameters(), *soft.buffers()):
+                state += 1
+        assert all(torch.equal(start, same) for start, same in zip(starts, kept))
 
 
 # ------------------------------------------------------------------ what they are like

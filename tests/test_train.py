@@ -447,13 +447,18 @@ def test_each_arm_is_scored_behind_its_own_prompt(lab, monkeypatch):
 @pytest.mark.parametrize("limit", [1, 10, 64, 1000])
 def test_parts_hold_every_row_once_in_order_and_no_more_than_the_limit(limit):
     gen = random.Random(0)
-    widths = sorted(gen.randint(1, 30) for _ in range(200))
-    parts = list(parts_of(range(200), lambda i: widths[i], limit))
-    assert [i for part in parts for i in part] == list(range(200))
+    widths = [gen.randint(1, 30) for _ in range(200)]
+    order = gen.sample(range(200), 200)
+    parts = list(parts_of(order, lambda i: widths[i], limit))
+    assert [i for part in parts for i in part] == order
+
+    def slots(part):
+        return len(part) * max(widths[i] for i in part)
+
     for part in parts:
-        assert len(part) * widths[part[-1]] <= limit or len(part) == 1
+        assert slots(part) <= limit or len(part) == 1
     for part, following in zip(parts, parts[1:]):  # and none could take one more
-        assert (len(part) + 1) * widths[following[0]] > limit
+        assert slots([*part, following[0]]) > limit
 
 
 def test_long_rows_go_through_the_model_a_few_at_a_time(lab, monkeypatch):
@@ -464,14 +469,17 @@ def test_long_rows_go_through_the_model_a_few_at_a_time(lab, monkeypatch):
     scored = lab.model.scored
 
     def spy(idx, targets, past):
-        slots.append(idx.numel())
+        slots.append(idx.numel() + past.positions.numel())
         return scored(idx, targets, past)
 
     monkeypatch.setattr(lab.model, "scored", spy)
-    scores = score(lab.model, None, rows)
-    assert max(slots) <= 300
-    assert min(slots[1:-1]) > 100
-    assert scores.tokens.tolist() == [2.0] * 30
+    for lengths in ([], [40], [1, 33, 70]):
+        past = prompts_of(lab.model, lengths) if lengths else None
+        scores = score(lab.model, past, rows)
+        assert scores.tokens.tolist() == [2.0] * 30
+        assert max(slots) <= 300
+        assert len(slots) < 30  # and not one by one
+        slots.clear()
 
 
 def nan_model(tok):
@@ -678,8 +686,11 @@ def test_examples_follow_their_seed_and_step():
 def test_a_prompt_that_is_no_number_stops_the_training_in_one_line(lab):
     rows = {"kind": lab.rows("kind", "train")}
     soft = PromptTuning(torch.full((3, 16), torch.nan))
-    with pytest.raises(train.NotFinite, match="the loss of row .* is nan"):
+    with pytest.raises(train.NotFinite, match="^training step 0: the loss of row 0 of 4 is nan"):
         finish(fit(lab.model, [Arm(soft, "kind", 1.0)], rows, 4, 4))
+    where = "^valid sentences after step 7: the loss of row 0 of 6 is nan"
+    with pytest.raises(train.NotFinite, match=where):
+        measure(lab, [Arm(soft, "kind", 1.0)], 7, "valid", 6)
 
 
 LONG = "Return the matrix of a graph and open every file and " * 5
@@ -1180,6 +1191,13 @@ def test_a_row_that_is_no_result_is_one_line_with_file_and_line(tmp_path, damage
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"\x89PNG\r\n\x1a\n\x00", b"x" * 200_000])
+def test_a_file_that_is_no_table_is_one_line_with_its_name(tmp_path, data):
+    (tmp_path / "vectors.csv").write_bytes(data)
+    with pytest.raises(InputError, match="vectors.csv:.*remove the file"):
+        read_results(tmp_path, "vectors")
+
+
 def test_a_table_without_rows_is_said(tmp_path):
     for text in ("", ",".join(COLUMNS["vectors"])):
         (tmp_path / "vectors.csv").write_text(text)
@@ -1199,6 +1217,247 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_results(tmp_path, "vectors", hand_made_vectors()[:3])
     assert (tmp_path / "vectors.csv").read_text() == whole
     assert len(list(tmp_path.iterdir())) == 1
+
+
+# ------------------------------------------------------------------ pictures, hand-made rows
+
+
+def title_of(figure):
+    return " ".join(figure.get_suptitle().split())
+
+
+def line_in(axis, colour):
+    """The points of the line of a colour, {x: y}."""
+    [line] = [
+        line
+        for line in axis.lines
+        if line.get_color() == colour and line.get_linestyle() == "-" and len(line.get_xdata()) > 1
+    ]
+    return dict(zip(line.get_xdata(), line.get_ydata()))
+
+
+def labels_in(axis, texts):
+    """{text: (colour, height)} of these texts beside the lines."""
+    found = {}
+    for text in axis.texts:
+        if text.get_text() in texts:
+            found[text.get_text()] = (text.get_color(), text.get_position()[1])
+    return found
+
+
+def test_the_starts_are_drawn_as_their_medians_and_said_as_their_ratios():
+    results = hand_made_starts() + learned_at("library", "related", 1, [0, 2])
+    results += learned_at("library", "normal", 1, [2, 2])
+    figure = train.draw_initialization(results)
+    left, right = figure.axes
+    assert line_in(left, STARTS["related"].colour) == {1: 4, 4: 2, 8: 6}
+    assert line_in(left, STARTS["normal"].colour) == {1: 20, 4: 64, 8: 8}  # never: twice the last
+    assert [text.get_text() for text in left.get_yticklabels()][-1] == "never"
+    assert left.get_yticks()[-1] == 64
+    assert "5 times sooner" in title_of(figure)
+    assert "4.0 times when each has its own best" in title_of(figure)
+    assert TASKS["first-letter-last"].question in left.get_title()
+    assert TASKS["library"].question in right.get_title()
+
+
+def test_each_start_has_its_own_name_at_its_line():
+    results = []
+    for place, start in enumerate(STARTS):  # all lines end at one height
+        results += learned_at("first-letter-last", start, 1, [2 * place])
+        results += learned_at("first-letter-last", start, 4, [8])
+    axis = train.draw_initialization(results).axes[0]
+    names = {start.label: start.colour for start in STARTS.values()}
+    labels = labels_in(axis, names)
+    assert {name: colour for name, (colour, _) in labels.items()} == names
+    for place, start in enumerate(STARTS.values()):
+        assert line_in(axis, start.colour) == {1: max(0.5, 2 * place), 4: 8}
+    heights = sorted(height for _, height in labels.values())
+    assert all(high - low > 0.05 for low, high in zip(heights, heights[1:]))
+
+
+def test_what_is_never_learned_is_drawn_and_no_ratio_is_claimed():
+    never = [math.inf, math.inf]
+    for related in ([4, 4], never):
+        results = learned_at("first-letter-last", "related", 1, related)
+        results += learned_at("first-letter-last", "normal", 1, never)
+        figure = train.draw_initialization(results)
+        assert line_in_or_dot(figure.axes[0], STARTS["normal"].colour) == 64
+        assert not re.search(r"nan|\binf\b|\d times", title_of(figure))
+
+
+def test_no_start_is_said_to_be_sooner_that_is_not():
+    results = learned_at("first-letter-last", "related", 1, [20, 20])
+    results += learned_at("first-letter-last", "normal", 1, [4, 4])
+    assert "sooner" not in title_of(train.draw_initialization(results))
+
+
+def line_in_or_dot(axis, colour):
+    """The height of a line of one point."""
+    [line] = [
+        line for line in axis.lines if line.get_color() == colour and line.get_linestyle() == "-"
+    ]
+    return line.get_ydata()[0]
+
+
+def test_other_starts_than_the_two_that_are_compared_are_drawn_too(monkeypatch):
+    """A start that a student added, in a plan without noise."""
+    mine = STARTS["vocab"]._replace(label="my own start", colour="#123456")
+    monkeypatch.setitem(STARTS, "mine", mine)
+    results = learned_at("first-letter-last", "mine", 1, [4, 6])
+    results += learned_at("first-letter-last", "mine", 4, [2, 2])
+    results += learned_at("first-letter-last", "vocab", 1, [8, 8])
+    results += learned_at("first-letter-last", "vocab", 4, [8, 8])
+    figure = train.draw_initialization(results)
+    assert line_in(figure.axes[0], "#123456") == {1: 5, 4: 2}
+    assert "my own start" in labels_in(figure.axes[0], ["my own start"])
+
+
+@pytest.mark.parametrize("heights", [[0.1], [0.5, 0.5, 0.5], [0.0, 0.97, 0.98, 1.0], [0.2, 0.9]])
+def test_labels_are_moved_apart_and_no_farther_than_needed(heights):
+    moved = train.moved_apart(heights, 0.1)
+    assert len(moved) == len(heights)
+    assert all(high - low > 0.1 - 1e-9 for low, high in zip(moved, moved[1:]))
+    assert max(moved) <= 1
+    for before, after in zip(heights, moved):
+        others = [abs(before - other) for other in heights]
+        if sorted(others)[1:] == [] or sorted(others)[1] > 0.3:
+            assert after == before
+
+
+TASKS_BY_LENGTH = {  # the chosen lengths of prompts are 1, 4 and 16, those of prefixes 1
+    "first-letter-last": (0.95, 0.95, 0.95),
+    "swap-1": (0.4, 0.9, 0.9),
+    "swap-4": (0.1, 0.4, 0.8),
+}
+
+
+def hand_made_lengths(tasks=TASKS_BY_LENGTH):
+    rows = []
+    for place, (task, accuracies) in enumerate(tasks.items()):
+        for split, less in (("valid", 0.0), ("test", 0.02)):
+            for column, name in enumerate(("none", "wording", "always")):
+                untrained = 0.1 * place + 0.03 * column
+                rows += length_rows(task, name, {0: (untrained,)}, split)
+            seeds = {P: (p - less, p - less) for P, p in zip((1, 4, 16), accuracies)}
+            rows += length_rows(task, "prompt", seeds, split)
+            same = {P: (0.7 - less + 0.01 * place,) for P in (1, 4)}
+            rows += length_rows(task, "prefix", same, split)
+    return rows
+
+
+def rings_in(axis):
+    """[(colour, length)] of the rings around the chosen lengths."""
+    rings = []
+    for line in axis.lines:
+        if line.get_markerfacecolor() == "none":
+            rings.append((line.get_color(), round(2 ** float(line.get_xdata()[0]))))
+    return rings
+
+
+def test_accuracies_are_drawn_over_the_length_and_the_chosen_length_is_marked():
+    figure = train.draw_length(hand_made_lengths())
+    prompts, prefixes = figure.axes
+    assert ("prompt" in prompts.get_title()) and ("prefix" in prefixes.get_title())
+    for task, accuracies in TASKS_BY_LENGTH.items():
+        line = line_in(prompts, train.COLOURS[task])
+        tested = [p - 0.02 for p in accuracies]
+        assert list(line) == [0, 2, 4]  # log2 of the lengths
+        assert list(line.values()) == pytest.approx(tested)
+    colours = [train.COLOURS[task] for task in TASKS_BY_LENGTH]
+    assert rings_in(prompts) == list(zip(colours, (1, 4, 16)))
+    assert rings_in(prefixes) == list(zip(colours, (1, 1, 1)))
+    assert "1 for a rule, 4 for 2 facts, 16 for 8 facts" in title_of(figure)
+    assert "The more a prompt has to store, the longer it must be" in title_of(figure)
+
+
+def test_what_needs_no_training_stands_over_its_own_name():
+    prompts, _ = train.draw_length(hand_made_lengths()).axes
+    ticks = {}
+    for place, text in zip(prompts.get_xticks(), prompts.get_xticklabels()):
+        ticks[text.get_text()] = place
+    for name, column in (("none", 0), ("wording", 1), ("always", 2)):
+        for place, task in enumerate(TASKS_BY_LENGTH):
+            [bar] = [
+                line
+                for line in prompts.lines
+                if line.get_marker() == "_"
+                and line.get_color() == train.COLOURS[task]
+                and abs(line.get_xdata()[0] - ticks[train.UNTRAINED[name]]) < 0.8
+            ]
+            assert bar.get_ydata()[0] == pytest.approx(0.1 * place + 0.03 * column)
+
+
+def test_the_title_of_the_lengths_claims_nothing_that_did_not_come_out():
+    falling = {"first-letter-last": (0.4, 0.9, 0.9), "swap-1": (0.9, 0.9, 0.9)}
+    title = title_of(train.draw_length(hand_made_lengths(falling)))
+    assert "4 for a rule, 1 for 2 facts" in title
+    assert "longer" not in title
+    same = {"first-letter-last": (0.9, 0.9, 0.9), "swap-1": (0.9, 0.9, 0.9)}
+    assert "longer" not in title_of(train.draw_length(hand_made_lengths(same)))
+
+
+def test_a_task_that_a_student_added_is_drawn(monkeypatch):
+    mine = Task("my own question", lambda s: "x", [], ["Say x."])
+    monkeypatch.setitem(TASKS, "mine", mine)
+    figure = train.draw_length(hand_made_lengths({"mine": (0.5, 0.6, 0.7)}))
+    assert any("my own question" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_the_seed_that_is_shown_first_is_the_one_that_is_clearest():
+    assert train.shown_seed(hand_made_vectors()) == 1
+    assert train.shown_seed(hand_made_vectors()[::-1]) == 1
+
+
+def test_what_is_lost_alone_is_what_is_lost_of_no_other_letter():
+    lost = {"R": [0.0, 0.9, 0.5], "C": [0.75, 0.0, 0.5], "other": [0.1, 0.1, 0.5]}
+    assert train.lost_alone(lost, "R") == pytest.approx([-0.75, 0.8, 0.0])
+    assert train.lost_alone(lost, "C") == pytest.approx([0.65, -0.9, 0.0])
+
+
+def test_what_each_vector_holds_is_drawn_as_what_is_lost_without_it():
+    figure = train.draw_vectors(hand_made_vectors())
+    axes = [axis for axis in figure.axes if axis.get_title(loc="left").startswith("seed")]
+    assert [axis.get_title(loc="left") for axis in axes] == ["seed 1", "seed 0"]
+    for axis, seed in zip(axes, (1, 0)):
+        lost = answers_lost(hand_made_vectors(), seed)
+        [image] = axis.images
+        grid = [lost[letter] for letter in ("R", "C", "other")]
+        assert image.get_array().tolist() == [pytest.approx(values) for values in grid]
+        assert [text.get_text()[0] for text in axis.get_yticklabels()] == ["R", "C", "a"]
+        assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "2"]
+    assert "vector 2 and it forgets 90% of R" in title_of(figure)
+    assert "vector 1 and it forgets 75% of C" in title_of(figure)
+
+
+def test_the_title_of_the_vectors_claims_nothing_that_did_not_come_out():
+    """One vector carries the task: without it, all letters are lost alike."""
+    same = {letter: [1.0, 0.2, 1.0] for letter in ("R", "C", "other")}
+    title = title_of(train.draw_vectors(vector_rows(0, same)))
+    assert "forgets" not in title
+
+
+def test_tables_are_drawn_whatever_the_backend_and_whatever_is_called_tutorials(tmp_path):
+    """As a notebook sets the backend; and with another package of this name first on the path."""
+    write_results(tmp_path, "initialization", hand_made_starts())
+    write_results(tmp_path, "length", hand_made_lengths())
+    write_results(tmp_path, "vectors", hand_made_vectors())
+    package = tmp_path / "path" / "tutorials"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('the other tutorials')")
+    done = run_python(
+        ROOT / "train.py",
+        "--plot",
+        "--out",
+        tmp_path,
+        cwd=tmp_path,
+        PYTHONPATH=str(package.parent),
+        MPLBACKEND="module://matplotlib_inline.backend_inline",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("initialization", "length", "vectors"):
+        data = (tmp_path / f"{name}.png").read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert f"{name}.png" in done.stdout
 
 
 # ------------------------------------------------------------------ progress and messages
@@ -1342,7 +1601,7 @@ def test_a_base_with_a_number_that_is_none_stops_the_run_in_one_line(world, tok,
     errors = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2
     assert [line for line in errors if "nan" in line] == [errors[-1]]
-    assert errors[-1].startswith("error: the loss of row ")
+    assert errors[-1].startswith("error: training step 0: the loss of row ")
     assert os.listdir(world[3]) == []
 
 
@@ -1358,6 +1617,7 @@ BAD = [
     (["--plot", "--out", "empty"], "no results in empty: run .*--out empty"),
     (["--plot", "--out", "cut"], "cut.vectors.csv:3: "),
     (["--seed", "x"], "--seed.*'x'"),
+    (["--seed", "1" + 30 * "0"], "--seed"),
     (["--nonsense"], "--nonsense"),
     (["--plo"], "--plo"),
     (["tune"], "tune"),

@@ -238,7 +238,7 @@ def train_arms(lab, arms, steps, plan, title):
         pass
 
 
-class Kind(NamedTuple):
+class Way(NamedTuple):
     """A way to tell the base what to do."""
 
     method: str
@@ -246,39 +246,39 @@ class Kind(NamedTuple):
     numbers: int  # that are trained
 
 
-def kinds_in(results):
-    """The Kinds of these rows, each once, in their order."""
-    kinds = [Kind(row["method"], row["length"], row["numbers"]) for row in results]
-    return list(dict.fromkeys(kinds))
+def ways_in(results):
+    """The Ways of these rows, each once, in their order."""
+    ways = [Way(row["method"], row["length"], row["numbers"]) for row in results]
+    return list(dict.fromkeys(ways))
 
 
-def accuracies_at_rates(results, task, kind, split):
+def accuracies_at_rates(results, task, way, split):
     """{rate: [accuracy of each seed]}"""
     at_rates = defaultdict(list)
     for row in results:
-        if (row["task"], row["method"], row["length"]) == (task, kind.method, kind.length):
+        if (row["task"], row["method"], row["length"]) == (task, way.method, way.length):
             if row["split"] == split:
                 at_rates[row["rate"]].append(row["accuracy"])
     return dict(at_rates)
 
 
-def best_rate(results, task, kind):
+def best_rate(results, task, way):
     """The learning rate with the best mean validation accuracy."""
-    at_rates = accuracies_at_rates(results, task, kind, "valid")
+    at_rates = accuracies_at_rates(results, task, way, "valid")
     return max(at_rates, key=lambda rate: mean(at_rates[rate]))
 
 
-def accuracy_of(results, task, kind, split="test"):
+def accuracy_of(results, task, way, split="test"):
     """(mean accuracy, standard error) at the rate that is best by validation."""
-    at_rates = accuracies_at_rates(results, task, kind, split)
-    accuracies = at_rates[best_rate(results, task, kind)]
+    at_rates = accuracies_at_rates(results, task, way, split)
+    accuracies = at_rates[best_rate(results, task, way)]
     return mean_error(accuracies, results[0]["sentences"])
 
 
 def best_of(results, task, methods):
-    """The Kind of these methods with the best validation accuracy."""
-    kinds = [kind for kind in kinds_in(results) if kind.method in methods]
-    return max(kinds, key=lambda kind: accuracy_of(results, task, kind, "valid")[0])
+    """The Way of these methods with the best validation accuracy."""
+    ways = [way for way in ways_in(results) if way.method in methods]
+    return max(ways, key=lambda way: accuracy_of(results, task, way, "valid")[0])
 
 
 def clearly_above(a, b):
@@ -360,11 +360,14 @@ def accuracies_by_distance(results, task, method, pinned):
     return {between: mean_error(values, n) for between, values in accuracies.items()}
 
 
-def pinning_helps(results, task):
-    """Whether, as far away as was tried, a pinned prompt is clearly better than a sliding one."""
+def lost_where_it_slides(results, task):
+    """Whether, as far away as was tried, a pinned prompt is not clearly worse than right before the
+    text, and clearly better than a sliding one."""
     pinned = accuracies_by_distance(results, task, "prompt", "yes")
     sliding = accuracies_by_distance(results, task, "prompt", "no")
-    return clearly_above(pinned[max(pinned)], sliding[max(sliding)])
+    near, far = min(pinned), max(pinned)
+    falls = clearly_above(pinned[near], pinned[far])
+    return clearly_above(pinned[far], sliding[far]) and not falls
 
 
 # ------------------------------------------------------------------ pictures
@@ -394,41 +397,43 @@ def title_of(task):
 
 
 def draw_methods(results):
-    """A panel for each task, a line for each Kind: its accuracy on the test sentences."""
+    """A panel for each task, a line for each Way: its accuracy on the test sentences."""
     tasks = values_in_order(results, "task")
-    kinds = [kind for kind in kinds_in(results) if kind.method in LABELS]
-    width, height = 1.8 + 3.4 * len(tasks), 1.8 + 0.52 * len(kinds)
+    ways = [way for way in ways_in(results) if way.method in LABELS]
+    width, height = 1.8 + 3.4 * len(tasks), 1.8 + 0.52 * len(ways)
     figure, axes = new_figure(width, height, columns=len(tasks))
     for axis, task in zip(axes[0], tasks):
-        draw_kinds(axis, results, task, kinds)
-    axes[0, 0].set_yticks(range(len(kinds)), [label_of(kind) for kind in kinds])
-    for text, kind in zip(axes[0, 0].get_yticklabels(), kinds):
-        text.set_color(COLOURS[kind.method])
+        draw_ways(axis, results, task, ways)
+    axes[0, 0].set_yticks(range(len(ways)), [label_of(way) for way in ways])
+    for text, way in zip(axes[0, 0].get_yticklabels(), ways):
+        text.set_color(COLOURS[way.method])
     figure.suptitle(methods_title(results))
     said = "each at its best learning rate, by validation; " + ERRORS
     figure.supxlabel(said.format(results[0]["sentences"]), fontsize=9, color="0.4")
     return figure
 
 
-def label_of(kind):
-    """What the picture calls a Kind."""
-    trained = f"{kind.numbers:,} numbers trained" if kind.numbers else "nothing trained"
-    return f"{LABELS[kind.method].format(kind.length)}\n{trained}"
+def label_of(way):
+    """What the picture calls a Way."""
+    trained = f"{way.numbers:,} numbers trained" if way.numbers else "nothing trained"
+    return f"{LABELS[way.method].format(way.length)}\n{trained}"
 
 
-def draw_kinds(axis, results, task, kinds):
+def draw_ways(axis, results, task, ways):
     """One panel of `draw_methods`."""
-    always, _ = accuracy_of(results, task, Kind("always", 0, 0))
+    always, _ = accuracy_of(results, task, Way("always", 0, 0))
     axis.axvline(always, color=COLOURS["always"], ls="--", zorder=0)
-    axis.annotate("commonest answer", (always, -0.6), (3, 0), **NEAR, color=COLOURS["always"])
-    for y, kind in enumerate(kinds):
-        center, error = accuracy_of(results, task, kind)
+    axis.annotate(
+        "always the commonest answer", (always, -0.6), (3, 0), **NEAR, color=COLOURS["always"]
+    )
+    for y, way in enumerate(ways):
+        center, error = accuracy_of(results, task, way)
         axis.axhline(y, color="0.93", zorder=0)
-        axis.errorbar(center, y, xerr=error, fmt="o", color=COLOURS[kind.method], capsize=3)
+        axis.errorbar(center, y, xerr=error, fmt="o", color=COLOURS[way.method], capsize=3)
         axis.annotate(f"{center:.2f}", (center, y), (0, 5), **NEAR, ha="center")
     axis.set_title(title_of(task), fontsize=11)
     axis.set(xlim=(-0.06, 1.06), xlabel="accuracy on the test sentences")
-    axis.set(ylim=(len(kinds) - 0.5, -0.9), yticks=[])  # the first on top
+    axis.set(ylim=(len(ways) - 0.5, -0.9), yticks=[])  # the first on top
     axis.spines["left"].set_visible(False)
     axis.tick_params("y", length=0)
 
@@ -520,7 +525,7 @@ def window_title(results):
     tasks = values_in_order(results, "task")
     far = max(row["between"] for row in results)
     finding = "A prompt with other text between it and the question"
-    if all(pinning_helps(results, task) for task in tasks):
+    if all(lost_where_it_slides(results, task) for task in tasks):
         finding = "A prompt that slides out of the window is lost; a pinned one works from afar"
     numbers = (
         f"pinned {far_accuracies(results, 'prompt', 'yes')} right; "

@@ -274,8 +274,8 @@ def require_finite(tok, nats, rows):
 def not_finite(tok, question, loss):
     """The NotFinite that names the text of a question (ids)."""
     return NotFinite(
-        f"{at_text(tok, question)} the loss is {loss}: the learning rate is too high, or the base's "
-        "weights are damaged, or too big for half precision"
+        f"{at_text(tok, question)} the loss is {loss}: too high a learning rate, or weights of the "
+        "base that are damaged or too big for half precision"
     )
 
 
@@ -322,7 +322,12 @@ def judge(model, tok, past, rows, answers=()) -> Judgement:
     """How well rows (question, answer) are answered behind a past of one row (None: no prompt)."""
     scores = score_choice(model, tok, past, rows, ids_of(tok, answers))
     loss = scores.nats.sum() / scores.tokens.sum()
-    return Judgement(loss.item(), scores.right.mean().item(), scores.chosen.mean().item())
+    return Judgement(loss.item(), share_of_ones(scores.right), share_of_ones(scores.chosen))
+
+
+def share_of_ones(right):
+    """The mean of ones and zeros (B,), exactly: in float32, 0.6 would be more than 0.6."""
+    return right.sum().item() / len(right)
 
 
 def choose(model, tok, past, question, answers):
@@ -428,14 +433,14 @@ class EarlyStop:
         return warm_up_and_fall(step, steps) / 3**self.falls
 
 
-def learn(lesson, arm, steps, path):
-    """Train the arm's soft prompt and return the best that it was, by validation loss.
+def learn(lesson, arm, rows, steps, path):
+    """Train the arm's soft prompt on `rows`, (to learn from, to stop by), and return the best that
+    it was by validation loss.
 
     That is saved to `path` each time it gets better: stopped at any moment, training leaves a valid
     prompt. Raises NotFinite with the text whose loss is not a number.
     """
-    train_rows, stop_rows = lesson.rows(arm.soft.length)
-    say_unknown(lesson.stop + lesson.table, lesson.answers, "to validate with")
+    train_rows, stop_rows = rows
     stopping, best = EarlyStop(), None
     training = fit(
         lesson.model,
@@ -473,7 +478,7 @@ def validate(lesson, soft, rows):
     past = soft.past(lesson.model)
     scores = score_choice(lesson.model, lesson.tok, past, rows, lesson.choices)
     right = scores.chosen if lesson.answers else scores.right
-    return mean_losses(scores, 1, lesson.choices).item(), right.mean().item()
+    return mean_losses(scores, 1, lesson.choices).item(), share_of_ones(right)
 
 
 def say_validation(lesson, step, loss, accuracy):
@@ -566,10 +571,12 @@ def tune(settings):
         if length == AUTO:
             length = choose_length(lesson, settings)
         soft = starting_prompt(lesson.model, lesson.tok, settings, length)
-        say_cut_start(lesson.tok, settings, length)
+    rows = lesson.rows(soft.length)
+    say_cut_start(lesson.tok, settings, soft.length)
+    say_unknown(lesson.stop + lesson.table, lesson.answers, "to validate with")
     soft.facts = facts_of(lesson, settings)
     arm = Arm(soft, name, learning_rate(settings), settings.seed)
-    best = learn(lesson, arm, settings.steps, path)
+    best = learn(lesson, arm, rows, settings.steps, path)
 
     show(lesson, best, settings.init_text)
     say_size(lesson.model, best, path)

@@ -1,6 +1,6 @@
 """Ring attention (Liu et al. 2023, arXiv 2310.01889): a long text, split over several workers.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 4 ring.py
+    python -m torch.distributed.run --standalone --nproc-per-node 4 classroom/ring.py
 
 Worker r of R holds part r of the queries, keys and values. The queries stay. The keys and values
 go round: R - 1 times each worker hands the part it has to the next one, and takes in what it gets

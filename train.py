@@ -780,7 +780,7 @@ QUICK = Plan(
 
 def show_one_text(lab, plan, first_seed):
     """Train one prompt, and print what the base answers without it, with words, and with it."""
-    task, text = "first-letter-last", "Return the adjacency matrix of a graph."
+    task, text = "first-letter-last", "Compute the eigenvalues of a square matrix."
     arm = new_arm(lab, task, "prompt", "related", plan.start_length, 2, first_seed)
     rows, steps = {task: lab.rows(task, "train")}, dict(plan.start_steps)[task]
     for _ in progress(fit(lab.model, [arm], rows, steps, plan.examples), steps + 1, "one prompt"):
@@ -798,7 +798,7 @@ def answer_to(lab, text, past=None, hard_prompt=""):
     """What the base answers to a text, greedily, behind a past and a hard prompt."""
     question, _ = lab.tok.example(text, "", hard_prompt)
     [ids] = lab.model.generate([question], 8, past, stop=lab.tok.end)
-    return lab.tok.decode(ids).strip() or "(nothing)"
+    return " ".join(lab.tok.decode(ids).split()) or "(nothing)"
 
 
 # ------------------------------------------------------------------ experiment 1: initialization
@@ -1361,7 +1361,8 @@ def draw_vectors(results):
 
 
 def draw_lost(axis, lost):
-    """One prompt: a row for each kind of letter, a column for each vector, dark where it matters."""
+    """One prompt: a row for each kind of letter, a column for each vector; dark where much is
+    lost."""
     first, second = COMMON_LETTERS[:2]
     grid = [lost[first], lost[second], lost["other"]]  # (3, P)
     image = axis.imshow(grid, cmap="Reds", vmin=0, vmax=1, aspect="auto")
@@ -1389,7 +1390,8 @@ def vectors_finding(results):
         forgotten = f"{lost[letter][vector]:.0%} of {letter}"
         found.append(f"hide vector {vector + 1}, and it forgets {forgotten}")
     first, second = COMMON_LETTERS[:2]
-    return f"A prompt learned to say {second} for {first} and {first} for {second}:\n{'; '.join(found)}"
+    learned = f"A prompt learned to say {second} for {first} and {first} for {second}"
+    return f"{learned}:\n{'; '.join(found)}"
 
 
 # ------------------------------------------------------------------ the command line

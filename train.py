@@ -1002,47 +1002,37 @@ def answers_lost(results, seed):
 
 # ------------------------------------------------------------------ results
 
-INTEGERS = {"seed", "step", "length", "vector", "sentences"}
-NUMBERS = {"rate", "loss", "accuracy"}
-COLUMNS = {
-    "initialization": "task start rate seed step split loss accuracy sentences".split(),
-    "length": "task method length seed step split loss accuracy sentences words".split(),
-    "vectors": "task seed vector letter accuracy".split(),
-}
 
-
-def write_results(out, experiment, rows):
-    """Write OUT/EXPERIMENT.csv, whole or not at all."""
+def write_results(path, columns, rows):
+    """Write a table of these columns, whole or not at all."""
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, COLUMNS[experiment], restval="", lineterminator="\n")
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(Path(out) / f"{experiment}.csv", file.getvalue())
+    write_text(path, file.getvalue())
 
 
-def read_results(out, experiment):
-    """The rows of OUT/EXPERIMENT.csv; InputError names the line of what is no result."""
-    path = Path(out) / f"{experiment}.csv"
+def read_results(path, columns):
+    """The rows of a table; `columns` is {name: type}. InputError names the line of what is none."""
+    rows = []
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        rows = []
-        for row in reader:
-            try:
-                rows.append(parsed(row, COLUMNS[experiment]))
-            except (ValueError, TypeError) as problem:
-                raise InputError(f"{path}:{reader.line_num}: {problem}: remove the file") from None
+        try:
+            for row in reader:
+                rows.append(typed(row, columns))
+        except (ValueError, csv.Error) as problem:
+            line = reader.reader.line_num
+            raise InputError(f"{path}:{line}: {problem}: remove the file") from problem
     if not rows:
         raise InputError(f"{path}: there are no results in it: remove the file")
     return rows
 
 
-def parsed(row, columns):
-    """One row of a results file with numbers in place of their texts; ValueError for another."""
-    if list(row) != columns or None in row.values():
+def typed(row, columns):
+    """One row with a value of the right type in each column; ValueError for another row."""
+    if list(row) != list(columns) or None in row.values():
         raise ValueError(f"a row of {', '.join(columns)} is cut or has other columns")
-    numbers = {name: int(row[name]) for name in INTEGERS & row.keys()}
-    numbers |= {name: float(row[name]) for name in NUMBERS & row.keys()}
-    return {**row, **numbers}
+    return {name: kind(row[name]) for name, kind in columns.items()}
 
 
 def write_text(path, text):
@@ -1400,65 +1390,117 @@ def vectors_finding(results):
 class Experiment(NamedTuple):
     """An experiment is a table, OUT/NAME.csv, and a picture of it, OUT/NAME.png."""
 
+    columns: dict  # {name: type} of the table
     run: Callable  # (lab, plan, first_seed) -> rows of results
     draw: Callable  # rows of results -> a matplotlib Figure
 
 
 EXPERIMENTS = {
-    "initialization": Experiment(compare_starts, draw_initialization),
-    "length": Experiment(compare_lengths, draw_length),
-    "vectors": Experiment(ask_without_each_vector, draw_vectors),
+    "initialization": Experiment(
+        {
+            "task": str,
+            "start": str,
+            "rate": float,
+            "seed": int,
+            "step": int,
+            "split": str,
+            "loss": float,
+            "accuracy": float,
+            "sentences": int,
+        },
+        compare_starts,
+        draw_initialization,
+    ),
+    "length": Experiment(
+        {
+            "task": str,
+            "method": str,
+            "length": int,
+            "seed": int,
+            "step": int,
+            "split": str,
+            "loss": float,
+            "accuracy": float,
+            "sentences": int,
+            "words": str,
+        },
+        compare_lengths,
+        draw_length,
+    ),
+    "vectors": Experiment(
+        {"task": str, "seed": int, "vector": int, "letter": str, "accuracy": float},
+        ask_without_each_vector,
+        draw_vectors,
+    ),
 }
 
 
-def main_job(settings):
-    """All experiments, one after another; each leaves its table and its picture."""
-    started = time.time()
-    model, tok = load_base(settings.base, settings.device)
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    lab = Lab(model, tok, load_data(out))
-    plan = QUICK if settings.quick else Plan()
-    show_one_text(lab, plan, settings.seed)
-    for name, experiment in EXPERIMENTS.items():
-        write_results(out, name, experiment.run(lab, plan, settings.seed))
-        draw(out, name)
-    say(f"Done in {clock(time.time() - started)} minutes.")
+def run_experiments(experiments, lab, plan, out, first_seed):
+    """One experiment after another; each leaves its table and its picture in the folder `out`."""
+    for name, experiment in experiments.items():
+        rows = experiment.run(lab, plan, first_seed)
+        write_results(Path(out) / f"{name}.csv", experiment.columns, rows)
+        draw_table(name, experiment, out)
 
 
-def draw_again(out):
+def draw_again(experiments, out):
     """The pictures of the experiments whose tables are in the folder; InputError without any."""
-    found = [name for name in EXPERIMENTS if (Path(out) / f"{name}.csv").exists()]
+    found = [name for name in experiments if (Path(out) / f"{name}.csv").exists()]
     if not found:
-        raise InputError(f"no results in {out}: run `python train.py --out {out}` first")
+        raise InputError(f"no results in {out}: run this without --plot first")
     for name in found:
-        draw(out, name)
+        draw_table(name, experiments[name], out)
 
 
-def draw(out, name):
+def draw_table(name, experiment, out):
     """Draw OUT/NAME.png from OUT/NAME.csv, and say so."""
-    figure = EXPERIMENTS[name].draw(read_results(out, name))
+    figure = experiment.draw(read_results(Path(out) / f"{name}.csv", experiment.columns))
     picture = Path(out) / f"{name}.png"
     figure.savefig(picture, dpi=130)
     say(f"{picture}")
 
 
-def parse(arguments):
+def main_job(settings):
+    """One text to begin with, then all experiments."""
+    started = time.time()
+    lab = open_lab(settings)
+    plan = QUICK if settings.quick else Plan()
+    show_one_text(lab, plan, settings.seed)
+    run_experiments(EXPERIMENTS, lab, plan, settings.out, settings.seed)
+    say(f"Done in {clock(time.time() - started)} minutes.")
+
+
+def open_lab(settings):
+    """The Lab of the base and the folder that the command line names; the folder is made."""
+    model, tok = load_base(settings.base, settings.device)
+    Path(settings.out).mkdir(parents=True, exist_ok=True)
+    return Lab(model, tok, load_data(settings.out))
+
+
+def command_line(name, description):
+    """A parser with the options that every script of experiments has."""
     parser = argparse.ArgumentParser(
-        "train.py",
-        description=__doc__,
+        name,
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.error = refuse
     add = parser.add_argument
-    add("--quick", action="store_true", help="a first look: fewer arms, in less than a minute")
     add("--plot", action="store_true", help="train nothing, draw again what is in the folder")
     add("--out", default="out", help="folder for tables and pictures (out)")
     add("--base", default=BASE, help="file of the base (tutorials/base.pt)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (auto)")
-    add("--seed", type=int, default=0, help="the first of the seeds (0)")
-    return parser.parse_args(arguments)
+    add("--seed", type=seed_number, default=0, help="the first of the seeds (0)")
+    return parser
+
+
+def seed_number(text):
+    """A seed as torch takes it."""
+    seed = int(text)
+    if not 0 <= seed < 2**62:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0 to {2**62 - 1}")
+    return seed
 
 
 def refuse(message):
@@ -1467,9 +1509,12 @@ def refuse(message):
 
 
 def main(arguments=None):
-    settings = parse(arguments)
+    parser = command_line("train.py", __doc__)
+    quick = "a first look: fewer arms, in less than a minute"
+    parser.add_argument("--quick", action="store_true", help=quick)
+    settings = parser.parse_args(arguments)
     if settings.plot:
-        draw_again(settings.out)
+        draw_again(EXPERIMENTS, settings.out)
     else:
         main_job(settings)
 

@@ -236,7 +236,7 @@ def test_only_what_slides_away_is_called_lost(pinned, sliding):
 def small_lab(tok, tmp_path, monkeypatch):
     """A tiny base in a file, few sentences and a small plan."""
     save_tiny(tmp_path / "base.pt", tok)
-    monkeypatch.setattr(methods, "load_data", lambda out: hand_made_lab(tok).data)
+    monkeypatch.setattr(train, "load_data", lambda out: hand_made_lab(tok).data)
     monkeypatch.setattr(methods, "Plan", lambda: PLAN)
     for name, rates in methods.RATES.items():
         monkeypatch.setitem(methods.RATES, name, rates[:1])
@@ -246,9 +246,9 @@ def small_lab(tok, tmp_path, monkeypatch):
 def test_a_run_writes_and_draws_and_draws_again(small_lab, tmp_path):
     methods.main(small_lab)
     out = tmp_path / "out"
-    written = {"methods.csv", "methods.png", "distance.csv", "window.png"}
+    written = {"methods.csv", "methods.png", "window.csv", "window.png"}
     assert {path.name for path in out.iterdir()} == written
-    rows = train.read_results(out, "methods")
+    rows = train.read_results(out / "methods.csv", methods.EXPERIMENTS["methods"].columns)
     trained = [row for row in rows if row["rate"] > 0 and row["split"] == "test"]
     assert len(trained) == 2 * (2 + 2 + 1 + 1)  # seeds; prompt and prefix have two lengths
     numbers = {row["method"]: row["numbers"] for row in rows}
@@ -256,7 +256,7 @@ def test_a_run_writes_and_draws_and_draws_again(small_lab, tmp_path):
 
     # A baseline has one number everywhere.
     [there] = [r["loss"] for r in rows if (r["method"], r["task"], r["split"]) == WORDING]
-    far = train.read_results(out, "distance")
+    far = train.read_results(out / "window.csv", methods.EXPERIMENTS["window"].columns)
     here = [r["loss"] for r in far if (r["method"], r["between"]) == ("wording", 0)]
     assert here == pytest.approx([there, there], abs=1e-3)  # pinned and sliding
 
@@ -272,7 +272,7 @@ WORDING = ("wording", "kind", "test")
 def test_without_a_window_nothing_slides(tok, small_lab, tmp_path, monkeypatch, capsys):
     model = tiny(tok)
     model.config.window = None
-    monkeypatch.setattr(methods, "load_base", lambda path, device: (model, tok))
+    monkeypatch.setattr(train, "load_base", lambda path, device: (model, tok))
     done = methods.EXPERIMENTS["methods"]._replace(run=lambda *_: all_methods("kind", 0.1, 0.2))
     monkeypatch.setitem(methods.EXPERIMENTS, "methods", done)
     methods.main(small_lab)
@@ -281,7 +281,7 @@ def test_without_a_window_nothing_slides(tok, small_lab, tmp_path, monkeypatch, 
 
 
 def test_nothing_to_draw_is_said(tmp_path):
-    with pytest.raises(InputError, match="no results in .*: run `python tutorials/methods.py"):
+    with pytest.raises(InputError, match="no results in .*: run this without --plot"):
         methods.main(["--plot", "--out", str(tmp_path)])
     with pytest.raises(InputError, match="--nonsense"):
         methods.main(["--nonsense"])

@@ -487,11 +487,13 @@ def test_not_a_number_stops_and_says_where(world, tok, word, monkeypatch, capsys
 BAD_DATA = [
     ("a\tyes\nb\tyes\nc\tyes\nd\tyes", ["--valid", "valid.tsv"], "more than one answer"),
     ("a\tyes\nb\tno", ["--save", "folder"], "folder is a folder"),
+    ("a\tyes\nb\tno", ["--save", "../{}/own.tsv"], "would replace the file that is read"),
     ("a\tyes", [], "own.tsv: . rows to learn from"),
     ("a\tyes\nb\tno", ["--task", "count"], "give --data FILE and perhaps --valid FILE, or --task"),
     ("a\tyes\nb\tno", ["--valid", "nowhere.tsv"], "nowhere.tsv"),
     ("a\tyes\nb\tno\tno", [], "own.tsv:2: 3 fields"),
     ("a\tyes\nb\t" + "no " * 300, ["--valid", "valid.tsv"], "leave no room for a text"),
+    ("a\tyes\nb\tno", ["--init-text", "a " * 300, "--valid", "valid.tsv"], "301 of hard prompt"),
     # numbers out of range
     ("a\tyes\nb\tno", ["--lr", "nan"], "--lr nan"),
     ("a\tyes\nb\tno", ["--lr", "-1"], "--lr -1"),
@@ -521,6 +523,7 @@ BAD_DATA = [
 def test_data_that_cannot_be_learned_is_one_line(world, content, arguments, message, capsys):
     Path("own.tsv").write_text(content)
     Path("folder").mkdir()
+    arguments = [word.replace("{}", world.name) for word in arguments]
     before = sorted(world.iterdir())
     with pytest.raises(SystemExit) as stop:
         own_data.guard(lambda: own_data.main([*COMMAND, "--data", "own.tsv", *arguments]))
@@ -699,6 +702,7 @@ def test_what_answer_cannot_do_is_refused_before_the_work(prompts, monkeypatch):
     refused("2 prompts", *ANSWER, "a.pt", "b.pt", "--data", "valid.tsv", "--save", "y.csv")
     refused("y.xml: the name ends in none of", *ANSWER, "a.pt", *files, "--save", "y.xml")
     refused(". is a folder", *ANSWER, "a.pt", *files, "--save", ".")
+    refused("would replace the file", *ANSWER, "a.pt", "--data", "valid.tsv", "--save", "valid.tsv")
     refused("cannot hold", *ANSWER, "a.pt", "--data", "texts.csv", "--save", "y.tsv")
     refused("--prompt no.pt: there is no such file", *ANSWER, "no.pt", *files)
     refused(r"--prompt no\*.pt: there is no such file", *ANSWER, "no*.pt", *files)

@@ -6,17 +6,15 @@
 methods     no prompt, hard prompts, prompt tuning, prefix tuning, LoRA and fine-tuning all weights:
             on a task that the base practised, on one whose parts it practised, and on one outside
             of all that it practised. OUT/methods.csv and OUT/methods.png
-distance    a prompt that was trained right before the text, with other text between the two:
-            pinned, and sliding out of the window as text does. OUT/distance.csv and OUT/window.png
+window      a prompt that was trained right before the text, with other text between the two:
+            pinned, and sliding out of the window as text does. OUT/window.csv and OUT/window.png
 
 Letters (B, T, P, ...) as at the top of model.py.
 """
 
-import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,44 +26,32 @@ import torch.nn as nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
-from model import InputError
 from softprompt import PromptTuning, prefill
 from train import (
-    BASE,
     TASKS,
     Arm,
-    Lab,
+    Experiment,
     best_hard_prompt,
     clock,
+    command_line,
+    draw_again,
     fit,
     guard,
-    load_base,
-    load_data,
     mean_error,
     mean_of_arms,
     measure,
     new_arm,
     new_figure,
+    open_lab,
     progress,
-    read_results,
-    refuse,
+    run_experiments,
     say,
     score,
     score_hard_prompt,
     untrained,
     untrained_row,
     values_in_order,
-    write_results,
 )
-
-# The tables of this file, for train.py's functions that write and read them.
-train.COLUMNS |= {
-    "methods": (
-        "task method length numbers rate seed step split loss accuracy sentences words".split()
-    ),
-    "distance": "task method length pinned between window seed loss accuracy sentences".split(),
-}
-train.INTEGERS |= {"numbers", "between", "window"}
 
 # ------------------------------------------------------------------ what changes the base itself
 
@@ -423,9 +409,7 @@ def draw_ways(axis, results, task, ways):
     """One panel of `draw_methods`."""
     always, _ = accuracy_of(results, task, Way("always", 0, 0))
     axis.axvline(always, color=COLOURS["always"], ls="--", zorder=0)
-    axis.annotate(
-        "always the commonest answer", (always, -0.6), (3, 0), **NEAR, color=COLOURS["always"]
-    )
+    axis.annotate("commonest answer", (always, -0.6), (3, 0), **NEAR, color=COLOURS["always"])
     for y, way in enumerate(ways):
         center, error = accuracy_of(results, task, way)
         axis.axhline(y, color="0.93", zorder=0)
@@ -548,77 +532,59 @@ def far_accuracies(results, method, pinned):
 # ------------------------------------------------------------------ the command line
 
 
-class Experiment(NamedTuple):
-    """An experiment is a table, OUT/NAME.csv, and a picture of it."""
-
-    run: Callable  # (lab, plan, first_seed) -> rows of results
-    draw: Callable  # rows of results -> a matplotlib Figure
-    picture: str  # name of its file
-
-
 EXPERIMENTS = {
-    "methods": Experiment(compare_methods, draw_methods, "methods.png"),
-    "distance": Experiment(compare_distances, draw_distances, "window.png"),
+    "methods": Experiment(
+        {
+            "task": str,
+            "method": str,
+            "length": int,
+            "numbers": int,
+            "rate": float,
+            "seed": int,
+            "step": int,
+            "split": str,
+            "loss": float,
+            "accuracy": float,
+            "sentences": int,
+            "words": str,
+        },
+        compare_methods,
+        draw_methods,
+    ),
+    "window": Experiment(
+        {
+            "task": str,
+            "method": str,
+            "length": int,
+            "pinned": str,
+            "between": int,
+            "window": int,
+            "seed": int,
+            "loss": float,
+            "accuracy": float,
+            "sentences": int,
+        },
+        compare_distances,
+        draw_distances,
+    ),
 }
 
 
 def run_all(settings):
-    """Both experiments, one after another; each leaves its table and its picture."""
+    """Both experiments; the second only where there is a window to slide out of."""
     started = time.time()
-    model, tok = load_base(settings.base, settings.device)
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    lab, plan = Lab(model, tok, load_data(out)), Plan()
-    for name, experiment in EXPERIMENTS.items():
-        if name == "distance" and model.config.window is None:
-            say("this base has no window that a prompt could slide out of: no distances are tried")
-            continue
-        write_results(out, name, experiment.run(lab, plan, settings.seed))
-        draw(out, name)
+    lab, experiments = open_lab(settings), dict(EXPERIMENTS)
+    if lab.model.config.window is None:
+        say("this base has no window that a prompt could slide out of: no distances are tried")
+        del experiments["window"]
+    run_experiments(experiments, lab, Plan(), settings.out, settings.seed)
     say(f"Done in {clock(time.time() - started)} minutes.")
 
 
-def draw_again(out):
-    """The pictures of the experiments whose tables are in the folder; InputError without any."""
-    found = [name for name in EXPERIMENTS if (Path(out) / f"{name}.csv").exists()]
-    if not found:
-        raise InputError(
-            f"no results in {out}: run `python tutorials/methods.py --out {out}` first"
-        )
-    for name in found:
-        draw(out, name)
-
-
-def draw(out, name):
-    """Draw the picture of OUT/NAME.csv, and say so."""
-    experiment = EXPERIMENTS[name]
-    figure = experiment.draw(read_results(out, name))
-    picture = Path(out) / experiment.picture
-    figure.savefig(picture, dpi=130)
-    say(f"{picture}")
-
-
-def parse(arguments):
-    parser = argparse.ArgumentParser(
-        "methods.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = refuse
-    add = parser.add_argument
-    add("--plot", action="store_true", help="train nothing, draw again what is in the folder")
-    add("--out", default="out", help="folder for tables and pictures (out)")
-    add("--base", default=BASE, help="file of the base (tutorials/base.pt)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (auto)")
-    add("--seed", type=int, default=0, help="the first of the seeds (0)")
-    return parser.parse_args(arguments)
-
-
 def main(arguments=None):
-    settings = parse(arguments)
+    settings = command_line("methods.py", __doc__).parse_args(arguments)
     if settings.plot:
-        draw_again(settings.out)
+        draw_again(EXPERIMENTS, settings.out)
     else:
         run_all(settings)
 

@@ -172,28 +172,32 @@ def rows_behind(model, tok, pairs, length=0, hard_prompt="", answers=()):
     """Pairs as rows of ids that fit behind `length` virtual tokens and a hard prompt, whichever of
     `answers` follows: a text that is too long loses its beginning, and that is said. Raises
     InputError where no room is left for a text."""
+    room = room_for_text(model, tok, pairs, length, hard_prompt, answers)
     first = len(tok.encode(hard_prompt))
-    limit = model.config.block_size
-    rows = [tok.example(text, answer, hard_prompt) for text, answer in pairs]
-    longest = max(len(ids) for ids in [ids for _, ids in rows] + ids_of(tok, answers))
-    room = limit - length - longest  # for hard prompt and text
-    if room <= first:
+    rows, cut = [], 0
+    for text, answer in pairs:
+        question, ids = tok.example(text, answer, hard_prompt)
+        cut += len(question) > first + room
+        rows.append((question[:first] + question[first:][-room:], ids))
+    if cut:
+        warn(
+            f"{cut} of {len(rows)} texts are longer than the {room} tokens that are left for them: "
+            "their beginnings are cut off"
+        )
+    return rows
+
+
+def room_for_text(model, tok, pairs, length, hard_prompt, answers):
+    """How many tokens a text may have between hard prompt and answer; InputError without any."""
+    first, limit = len(tok.encode(hard_prompt)), model.config.block_size
+    longest = max(map(len, ids_of(tok, {*answers, *(answer for _, answer in pairs)})))
+    room = limit - length - first - longest
+    if room <= 0:
         raise InputError(
             f"soft prompt and answer of {length + longest} tokens and {first} of hard prompt leave "
             f"no room for a text in block_size={limit}"
         )
-    cut = sum(len(question) > room for question, _ in rows)
-    if cut:
-        warn(
-            f"{cut} of {len(rows)} texts are longer than the {room - first} tokens that are left "
-            "for them: their beginnings are cut off"
-        )
-    return [(shortened(question, first, room), ids) for question, ids in rows]
-
-
-def shortened(question, first, room):
-    """A question of at most `room` ids: its first ids, which are the hard prompt, and its end."""
-    return question[:first] + question[first:][first - room :]
+    return room
 
 
 def draw_similar_rows(rows, seed, step, size):
@@ -342,20 +346,20 @@ def choose_each(model, tok, past, questions, answers):
     likeliest of those that lead to an answer. The model is only asked where there are several."""
     choices = ids_of(tok, answers)
     said = [forced([], choices) for _ in questions]
-    waiting = [i for i in range(len(questions)) if said[i] not in choices]
-    while waiting:
-        rows = [
-            (questions[i] + said[i], [tok.end]) for i in waiting
-        ]  # any token: to ask for logits
+    while True:
+        waiting = [i for i, ids in enumerate(said) if ids not in choices]
+        if not waiting:
+            return [answers[choices.index(ids)] for ids in said]
+        any_token = [tok.end]  # what counts are the logits at its place
+        rows = [(questions[i] + said[i], any_token) for i in waiting]
         for row, _, logits in answer_logits(model, past, rows):
-            for i, scores in zip(row.tolist(), logits):
+            for place, scores in zip(row.tolist(), logits):
+                i = waiting[place]
                 if not scores.isfinite().all():
-                    raise not_finite(tok, questions[waiting[i]], math.nan)
-                ways = next_tokens(said[waiting[i]], choices)
+                    raise not_finite(tok, questions[i], math.nan)
+                ways = next_tokens(said[i], choices)
                 best = ways[int(scores[ways].argmax())]
-                said[waiting[i]] = forced(said[waiting[i]] + [best], choices)
-        waiting = [i for i in waiting if said[i] not in choices]
-    return [answers[choices.index(ids)] for ids in said]
+                said[i] = forced([*said[i], best], choices)
 
 
 def next_tokens(said, choices):
@@ -399,9 +403,10 @@ class Lesson(NamedTuple):
 
     def rows(self, length):
         """(train, stop) as rows of ids behind `length` virtual tokens."""
-        pairs = self.train + self.stop
+        pairs = self.train + self.stop + self.table  # with room for the answers of all
         rows = rows_behind(self.model, self.tok, pairs, length, "", self.answers)
-        return rows[: len(self.train)], rows[len(self.train) :]
+        n = len(self.train)
+        return rows[:n], rows[n : n + len(self.stop)]
 
 
 @dataclass
@@ -524,8 +529,8 @@ def choose_length(lesson, settings):
     """The length for --length auto. All LENGTHS train for a while as arms of one batch. Of those
     whose validation accuracy is within one standard error of the best's, the shortest is taken."""
     started = time.time()
-    room = lesson.model.config.block_size // 4
-    lengths = [length for length in LENGTHS if length <= room]
+    longest = max(lesson.model.config.block_size // 4, LENGTHS[0])  # leaves most room to the text
+    lengths = [length for length in LENGTHS if length <= longest]
     train_rows, stop_rows = lesson.rows(max(lengths))
     arms = []
     for length in lengths:
@@ -559,8 +564,7 @@ def tune(settings):
     check(settings)
     name = Path(settings.data).stem if settings.data else settings.task
     path = Path(settings.save or Path(settings.out) / f"{name}-{settings.method}.pt")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file")
+    require_file(path, [settings.data, settings.valid, settings.base])
     lesson = read_lesson(settings, name)
     announce(lesson)
 
@@ -572,6 +576,7 @@ def tune(settings):
             length = choose_length(lesson, settings)
         soft = starting_prompt(lesson.model, lesson.tok, settings, length)
     rows = lesson.rows(soft.length)
+    room_for_text(lesson.model, lesson.tok, lesson.train, 0, settings.init_text, lesson.answers)
     say_cut_start(lesson.tok, settings, soft.length)
     say_unknown(lesson.stop + lesson.table, lesson.answers, "to validate with")
     soft.facts = facts_of(lesson, settings)
@@ -604,6 +609,15 @@ def require_range(option, value, low, high):
     """Raise InputError for a number outside of its range."""
     if not low <= value <= high:
         raise InputError(f"{option} {value}: give a number from {low} to {high}")
+
+
+def require_file(path, inputs):
+    """Raise InputError where a result would not be a file, or would replace one of the inputs."""
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder: name a file")
+    for name in inputs:
+        if name and Path(name).exists() and Path(path).resolve() == Path(name).resolve():
+            raise InputError(f"--save {path} would replace the file that is read: name another")
 
 
 def learning_rate(settings):
@@ -759,7 +773,8 @@ def answer(settings):
     if len(paths) > 1 and pairs and (settings.save or not judged):
         raise InputError(f"{len(paths)} prompts: give the one that is to label {settings.data}")
     if settings.save:
-        require_file(settings.save, pairs)
+        require_file(settings.save, [settings.data, settings.base, *paths])
+        as_file(pairs, settings.save)  # fails now, and not after the work
 
     model, tok = load_any_base(settings.base, settings.device)
     softs = [softprompt.load(path, model) for path in paths]
@@ -780,13 +795,6 @@ def expanded(names):
             raise InputError(f"--prompt {name}: there is no such file")
         files += found
     return files
-
-
-def require_file(path, pairs):
-    """Raise InputError, before any work, where the texts cannot be written to this file."""
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a folder: name a file")
-    as_file(pairs, path)
 
 
 def answer_text(model, tok, names, softs, text):

@@ -749,8 +749,8 @@ class Plan:
     length_steps: tuple = (
         ("library", {"prompt": 16, "prefix": 16}),
         ("first-letter-last", {"prompt": 64, "prefix": 64}),
-        ("swap-1", {"prompt": 200, "prefix": 120}),
-        ("swap-4", {"prompt": 200, "prefix": 120}),
+        ("swap-1", {"prompt": 200, "prefix": 160}),
+        ("swap-4", {"prompt": 200, "prefix": 160}),
     )
 
     # what each vector holds
@@ -1147,18 +1147,31 @@ def practised_or_not(task):
 
 def times_sooner(needed, slow, fast):
     """How many times as many steps the start `slow` needs as the start `fast`: at each learning
-    rate, {rate: ratio}, and each start at its own best rate. Medians of the seeds; the task learned
-    at once counts as one step. Rates at which one of the two never gets there are left out."""
+    rate, {rate: ratio}, and each start at its own best rate. Medians of the seeds; a task learned
+    at once counts as one step. Where one of the two never gets there, there is no ratio (NaN)."""
     steps = {where: max(1, median(seeds)) for where, seeds in needed.items()}
-    at_rate = {}
-    for start, rate in steps:
-        pair = (steps[slow, rate], steps[fast, rate])
-        if start == fast and max(pair) < math.inf:
-            at_rate[rate] = pair[0] / pair[1]
-    best = {
-        name: min(n for (start, _), n in steps.items() if start == name) for name in (slow, fast)
-    }
-    return at_rate, best[slow] / best[fast]
+    at_rate, best = {}, {slow: math.inf, fast: math.inf}
+    for rate in sorted({rate for _, rate in steps}):
+        slow_steps = steps.get((slow, rate), math.inf)
+        fast_steps = steps.get((fast, rate), math.inf)
+        if max(slow_steps, fast_steps) < math.inf:
+            at_rate[rate] = slow_steps / fast_steps
+        best[slow] = min(best[slow], slow_steps)
+        best[fast] = min(best[fast], fast_steps)
+    at_best = best[slow] / best[fast] if max(best.values()) < math.inf else math.nan
+    return at_rate, at_best
+
+
+def initialization_finding(at_rate, at_best):
+    """The title of initialization.png, from the ratios of `times_sooner`, noise to related text."""
+    if not at_rate or max(at_rate.values()) <= 1:
+        return "How soon a prompt learns, from each start and at each learning rate"
+    most = f"up to {max(at_rate.values()):.0f} times sooner than from noise"
+    if at_best > 1:
+        each = f"and {at_best:.1f} times when each has its own best learning rate"
+    else:
+        each = "but not when each has its own best learning rate"
+    return f"From related text a prompt learns {most},\n{each}"
 
 
 COMPARED = ("normal", "related")  # the two starts that people argue about
@@ -1178,11 +1191,9 @@ def draw_initialization(results):
     for axis, task in zip(axes[0, 1:], practised):
         draw_steps_of_starts(axis, steps_needed(results, task), last, task)
     at_rate, at_best = times_sooner(needed, *COMPARED)
-    draw_gap(axes[0, 0], needed, at_rate, last)
-    figure.suptitle(
-        f"From related text a prompt learns up to {max(at_rate.values()):.0f} times sooner than "
-        f"from noise,\nand {at_best:.1f} times when each has its own best learning rate"
-    )
+    if at_rate:
+        draw_gap(axes[0, 0], needed, at_rate, last)
+    figure.suptitle(initialization_finding(at_rate, at_best))
     return figure
 
 

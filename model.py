@@ -2,13 +2,15 @@
 
 Letters, here and everywhere in this project:
 
-    B rows · T tokens in this call · P virtual tokens · S keys seen · C n_embd · H query heads
-    Hkv key/value heads · G = H / Hkv · D head_dim · L layers · V vocabulary
-    W window: how many keys a query may see, itself included
+    B rows · T tokens in this call · P virtual tokens · S keys, of the past and of this call
+    C n_embd · H query heads · Hkv key/value heads · G = H / Hkv · D head_dim · L layers
+    V vocabulary · A soft prompts that run or train together · n positions that are scored
+    W window: how many of the nearest keys a query may see, itself included
 
 `-1` means "nothing here": an input id of -1 is an empty slot, a target of -1 is not scored, a
 position of -1 is never attended. Positions count the slots that are not empty. So padding on any
-side, ragged prompts and a text behind a short prompt are one case, with one rule for what is seen:
+side, ragged prompts and a text behind a short prompt are one case. There is one rule for what is
+seen. A key is seen where all three hold:
 
     a real key           k_pos >= 0
     not in the future    k_pos <= q_pos
@@ -120,7 +122,8 @@ class Past:
         positions = self.positions[index]  # (B, S)
         used = (positions >= 0).any(0).nonzero()  # (slots in use, 1)
         end = int(used.max()) + 1 if len(used) else 0  # empty slots at the end fall away
-        keys = [layer.index_select(0, index)[:, :, :end] for layer in self.keys]
+        # index_select: its gradient is faster than that of layer[index].
+        keys = [layer.index_select(0, index)[:, :, :end] for layer in self.keys]  # (B, Hkv, S, D)
         values = [layer.index_select(0, index)[:, :, :end] for layer in self.values]
         return Past(keys, values, positions[:, :end], self.pinned[index])
 
@@ -158,7 +161,7 @@ def attention_mask(q_pos, k_pos, pinned, window, dtype):
 def attention(q, k, v, mask):
     """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) -> (B, H, T, D).
 
-    Grouped-query attention: query heads j G to j G + G - 1 share key/value head j.
+    Grouped-query attention (GQA): query heads j G to j G + G - 1 share key/value head j.
     """
     G = q.shape[1] // k.shape[1]
     k = k.repeat_interleave(G, 1)  # (B, H, S, D)
@@ -234,15 +237,17 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x, past_k, past_v, cos, sin, mask, first=0):
+    def forward(self, x, past_k, past_v, cos, sin, mask, first):
         """x (B, T, C) -> its states from slot `first` on, (B, T - first, C), and all keys and
         values so far, (B, Hkv, S, D) each."""
         h = self.input_layernorm(x)  # (B, T, C)
         k, v = self.self_attn.keys_values(h, cos, sin)  # (B, Hkv, T, D) each
+        # Here a soft prompt enters the model: its keys and values stand before those of the text.
         k = torch.cat((past_k, k), 2)  # (B, Hkv, S, D)
         v = torch.cat((past_v, v), 2)  # (B, Hkv, S, D)
         x, h = x[:, first:], h[:, first:]  # (B, T - first, C) each
-        cos, sin, mask = cos[:, :, first:], sin[:, :, first:], mask[:, :, first:]
+        cos, sin = cos[:, :, first:], sin[:, :, first:]  # (B, 1, T - first, D/2) each
+        mask = mask[:, :, first:]  # (B, 1, T - first, S)
         x = x + self.self_attn(h, k, v, cos, sin, mask)  # (B, T - first, C)
         x = x + self.mlp(self.post_attention_layernorm(x))  # (B, T - first, C)
         return x, k, v
@@ -268,9 +273,8 @@ class GPT(nn.Module):
             if p.dim() == 2:
                 std = 0.02
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
-                    std = (
-                        std / (2 * config.n_layer) ** 0.5
-                    )  # is added up over the layers, as in GPT-2
+                    # These add to x in every layer, so they start smaller, as in GPT-2.
+                    std = 0.02 / (2 * config.n_layer) ** 0.5
                 nn.init.normal_(p, std=std)
 
     @property
@@ -291,7 +295,8 @@ class GPT(nn.Module):
 
     def hidden(self, idx=None, past=None, *, embeds=None, first=0):
         """As `forward`, but in place of the logits the last layer's states from slot `first` on,
-        (B, T - first, C). Where only the last slots are read, that saves a tenth of the time."""
+        (B, T - first, C), and the past. Where only the last slots are read, that saves a tenth of
+        the time."""
         if embeds is None:
             embeds = self.model.embed_tokens(idx.clamp(min=0))  # (B, T, C)
         B, T, _ = embeds.shape
@@ -308,11 +313,13 @@ class GPT(nn.Module):
         cos, sin = angles.cos().to(embeds.dtype), angles.sin().to(embeds.dtype)  # (B, 1, T, D/2)
         mask = attention_mask(q_pos, k_pos, past.pinned, self.config.window, embeds.dtype)
 
-        x, keys, values = embeds, [], []
+        x = embeds  # (B, T, C)
+        keys, values = [], []
         for i, block in enumerate(self.model.layers):
             is_last = i == self.config.n_layer - 1
-            skipped = first if is_last else 0
-            x, k, v = block(x, past.keys[i], past.values[i], cos, sin, mask, skipped)
+            x, k, v = block(
+                x, past.keys[i], past.values[i], cos, sin, mask, first if is_last else 0
+            )
             keys.append(k)  # (B, Hkv, S, D)
             values.append(v)  # (B, Hkv, S, D)
         return self.model.norm(x), Past(keys, values, k_pos, past.pinned)
@@ -418,8 +425,11 @@ class GPT(nn.Module):
     def load(cls, path) -> "GPT":
         """The saved model, in float32. Raises InputError for a file that holds none."""
         content = read(path, "a base model", ("config", "facts", "state"))
-        model = cls(GPTConfig(**content["config"]))
-        model.load_state_dict(content["state"])
+        try:
+            model = cls(GPTConfig(**content["config"]))
+            model.load_state_dict(content["state"])
+        except (TypeError, RuntimeError) as problem:  # other fields, or weights of other shapes
+            raise InputError(f"{path} is a base of another kind: {problem}") from problem
         model.facts = content["facts"]
         return model
 
@@ -431,18 +441,21 @@ def choose_next(logits, temperature, top_k, generator):
     by `generator` (on the model's device), from the `top_k` likeliest; None or 0 is no limit.
     Raises InputError for logits that are not numbers, and for a setting that is out of range.
     """
-    if not 0 <= temperature < math.inf or top_k is not None and top_k < 0:
-        raise InputError(f"temperature={temperature}, top_k={top_k}: give 0 or more")
-    if logits.isnan().any():
-        row = int(logits.isnan().any(1).int().argmax())
-        raise InputError(f"row {row}: the model's logits are not numbers (NaN)")
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"temperature={temperature}: give a finite number, 0 or more")
+    if top_k is not None and top_k < 0:
+        raise InputError(f"top_k={top_k}: give 0 or more; 0 is no limit")
+    bad = ~logits.isfinite()  # (B, V)
+    if bad.any():
+        row = int(bad.any(1).int().argmax())
+        raise InputError(f"row {row}: the model's logits are not numbers, or infinite")
     if temperature == 0:
         return logits.argmax(1)  # (B,)
     logits = logits.float()
     if top_k:
         least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]  # (B, 1)
         logits = logits.masked_fill(logits < least, -torch.inf)  # (B, V)
-    # Below the likeliest, and never divided by a rounded 0: no temperature is too small.
+    # The largest logit becomes 0, so that a very small temperature cannot overflow.
     below = logits - logits.amax(1, keepdim=True)  # (B, V)
     chances = (below / max(temperature, 1e-30)).softmax(1)  # (B, V)
     return torch.multinomial(chances, 1, generator=generator)[:, 0]  # (B,)
@@ -452,16 +465,22 @@ def choose_next(logits, temperature, top_k, generator):
 
 
 def write(path, content):
-    """torch.save with a SHA-256 behind it, to a file of this process that then takes the name."""
+    """Write what torch.save makes of the content, and its SHA-256 at the end."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getvalue()
-    part = Path(f"{path}.{os.getpid()}.part")
+    write_whole(path, data + hashlib.sha256(data).digest())
+
+
+def write_whole(path, data):
+    """Write a file of these bytes: at any moment there is the old file or the new one. Two
+    processes may write to one name, as each has an unfinished file of its own."""
+    unfinished = Path(f"{path}.{os.getpid()}.part")
     try:
-        part.write_bytes(data + hashlib.sha256(data).digest())
-        os.replace(part, path)
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def read(path, what, names):

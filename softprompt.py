@@ -68,10 +68,10 @@ def initial_embeddings(model, length, method, ids=None, generator=None) -> torch
 
 
 def cut_or_repeated(ids, length):
-    """The first `length` of ids that go round and round, (length,)."""
-    ids = torch.as_tensor(ids).cpu()
+    """The ids, from the start again and again until there are `length` of them, (length,)."""
+    ids = torch.as_tensor(ids).cpu()  # (n,)
     rounds = math.ceil(length / len(ids))
-    return ids.repeat(rounds)[:length]
+    return ids.repeat(rounds)[:length]  # (length,)
 
 
 # ------------------------------------------------------------------ the kinds of soft prompts
@@ -148,7 +148,7 @@ class PrefixMLP(nn.Module):
 
     def __init__(self, keys, values, inputs, width=512):
         super().__init__()
-        start = torch.stack((torch.stack(list(keys)), torch.stack(list(values))))
+        start = torch.stack((torch.stack(list(keys)), torch.stack(list(values))))  # (2, L, ...)
         self.register_buffer("start_states", start.detach().clone())  # (2, L, Hkv, P, D)
         self.inputs = nn.Parameter(inputs.detach().clone())  # (P, C)
         self.length = len(inputs)
@@ -170,7 +170,7 @@ class PrefixMLP(nn.Module):
         _, L, Hkv, P, D = self.start_states.shape
         moved = self.down(torch.tanh(self.up(self.inputs)))  # (P, 2 L Hkv D)
         moved = moved.view(P, 2, L, Hkv, D).permute(1, 2, 3, 0, 4)  # (2, L, Hkv, P, D)
-        keys, values = self.start_states + moved
+        keys, values = self.start_states + moved  # (L, Hkv, P, D) each
         return keys, values
 
     def past(self, model, pinned=True) -> Past:
@@ -186,6 +186,9 @@ class PrefixMLP(nn.Module):
     def saved_tensors(self):
         """As `PrefixTuning.saved_tensors`."""
         return self.to_prefix().saved_tensors()
+
+
+METHODS = {"prompt": PromptTuning, "prefix": PrefixTuning}
 
 
 def past_of_states(keys, values, model, pinned) -> Past:
@@ -216,7 +219,7 @@ def prefill(softs, model, pinned=True) -> Past:
 
 
 def prefill_prompts(prompts, model, pinned) -> Past:
-    """A prompts of any lengths through the model as A rows, with empty slots behind the short."""
+    """Run the prompts, A of them and of any lengths, as A rows; empty slots fill the short ones."""
     lengths = torch.tensor([soft.length for soft in prompts], device=model.device)  # (A,)
     embeds = nn.utils.rnn.pad_sequence([soft.embeddings for soft in prompts], True)  # (A, P, C)
     slots = torch.arange(embeds.shape[1], device=model.device).expand(len(prompts), -1)  # (A, P)
@@ -308,7 +311,8 @@ def load(path, model):
     """
     content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
     check_base(path, content["base"], model.fingerprint())
-    kinds = {"prompt": PromptTuning, "prefix": PrefixTuning}
-    soft = kinds[content["kind"]](**content["state"])
+    if content["kind"] not in METHODS:
+        raise InputError(f"{path} holds a soft prompt of a kind that is not known here")
+    soft = METHODS[content["kind"]](**content["state"])
     soft.facts = content["facts"]
     return soft.to(model.device)

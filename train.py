@@ -41,8 +41,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from model import GPT, InputError, Past
-from softprompt import PrefixTuning, PromptTuning, initial_embeddings, prefill
+from model import GPT, InputError, Past, write_whole
+from softprompt import METHODS, PrefixTuning, PromptTuning, initial_embeddings, prefill
 
 # ------------------------------------------------------------------ sentences
 #
@@ -130,7 +130,8 @@ def hashed(text):
 
 def split_of(text):
     """train, valid (to choose with) or test (for the final numbers), 8 : 1 : 1."""
-    return ("valid", "test", *["train"] * 8)[hashed(text)[0] % 10]
+    number = hashed(text)[0] % 10
+    return {0: "valid", 1: "test"}.get(number, "train")
 
 
 def sentences_of(docstrings):
@@ -161,7 +162,7 @@ class Task(NamedTuple):
     question: str  # in a newcomer's words, for the pictures
     answer: Callable[[Sentence], str]
     practised: list[str]  # hard prompts that the base learned it from; none: it never practised it
-    unseen: list[str]  # hard prompts that the base never saw; the first is the "related text"
+    unseen: list[str]  # hard prompts that it never saw for this task
     lacks: str = "nothing new"  # what the base lacks, so that a prompt must bring it
 
     @property
@@ -236,8 +237,8 @@ TASKS = {
     ),
 }
 
-# A grid: every operation on every word. The base practised each operation and each place, but never
-# the pairs in HELD_OUT: of three operations one each, at three places, and none at the first word.
+# A grid: every operation on every word. The base practised each operation and each place, but not
+# the three pairs in HELD_OUT. These are of three operations, at three places, none the first word.
 OPERATIONS = {
     "repeat": (
         "the {} word",
@@ -293,13 +294,9 @@ def grid_task(operation, place):
     def answer(sentence):
         return operate(bare(sentence.text.split()[PLACES[place]]))
 
-    return Task(
-        question.format(place),
-        answer,
-        [] if held_out else hard_prompts,
-        hard_prompts if held_out else [],
-        "a rule" if held_out else "nothing new",
-    )
+    if held_out:
+        return Task(question.format(place), answer, [], hard_prompts, "a rule")
+    return Task(question.format(place), answer, hard_prompts, [])
 
 
 for _operation in OPERATIONS:
@@ -332,7 +329,7 @@ def swap_task(n):
         f"first letter, {2 * n} letters swapped",
         answer,
         [],
-        [*TASKS["first-letter-first"].practised, hard_prompt],
+        [*TASKS["first-letter-first"].practised, hard_prompt],  # right but for the swapped letters
         f"{2 * n} facts",
     )
 
@@ -501,23 +498,17 @@ def answer_logits(model, past, rows):
     """
     past = past or model.empty_past()
     arms = len(past.positions)
+    if not rows or len(rows) % arms:
+        raise InputError(f"{len(rows)} rows behind {arms} soft prompts: give as many for each")
     rows_of_arm = len(rows) // arms
-    virtual = past.length.tolist()
-
-    def text_width(i):
-        question, answer = rows[i]
-        return len(question) + len(answer)
-
-    def virtual_width(i):
-        return virtual[i // rows_of_arm]
+    virtual = [length for length in past.length.tolist() for _ in range(rows_of_arm)]
+    texts = [len(question) + len(answer) for question, answer in rows]
+    # Rows whose prompts are about as long stand together, and among them like texts.
+    order = sorted(range(len(rows)), key=lambda i: (virtual[i] // 32, texts[i]))
 
     def width(i):
-        return virtual_width(i) + text_width(i)
+        return virtual[i] + texts[i]
 
-    def likeness(i):  # rows whose prompts are about as long stand together, then like texts
-        return virtual_width(i) // 32, text_width(i)
-
-    order = sorted(range(len(rows)), key=likeness)
     limit = TOKENS_AT_ONCE.get(model.device.type, MANY_TOKENS)
     for part in parts_of(order, width, limit):
         idx, targets = collate([rows[i] for i in part], model.device)  # (B, T) each
@@ -543,7 +534,7 @@ def parts_of(order, width, limit):
 
 def mean_of_arms(scores, arms):
     """(loss in nats a token, accuracy) of each arm, (A,) each."""
-    nats = scores.nats.view(arms, -1).sum(1)  # (A,)
+    nats = scores.nats.view(arms, -1).sum(1)  # (A,), of all rows of the arm
     tokens = scores.tokens.view(arms, -1).sum(1)  # (A,)
     right = scores.right.view(arms, -1).mean(1)  # (A,)
     return nats / tokens, right
@@ -561,9 +552,6 @@ class Arm:
     rate: float  # the learning rate, in units of the size of what it moves
     seed: int = 0  # of the examples that are drawn
     columns: dict = field(default_factory=dict)  # what the results say of it
-
-
-METHODS = {"prompt": PromptTuning, "prefix": PrefixTuning}
 
 
 def sizes(soft, model):
@@ -584,13 +572,16 @@ def sizes(soft, model):
 
 
 def draw_rows(rows, seed, step, size):
-    """The rows of a step, at random; the same for the same seed and step."""
+    """The rows of a step, at random; the same for the same seed and step. Raises InputError where
+    there are fewer than `size`."""
+    if len(rows) < size:
+        raise InputError(f"{len(rows)} examples are too few for steps of {size}: give more")
     return random.Random(f"{seed} {step}").sample(rows, size)
 
 
 def warm_up_and_fall(step, steps):
-    """The share of the learning rate in a step: five steps of warm-up, then down to a tenth, so
-    that no arm is judged while it jumps about."""
+    """The share of the learning rate in a step. It rises over the first five steps, and falls in a
+    line to about a tenth at the end, so that the final numbers are calm."""
     return min((step + 1) / 5, 1, 1.1 - step / steps)
 
 
@@ -644,6 +635,14 @@ def make_optimizer(model, arms):
     return torch.optim.AdamW(groups, betas=(0.6, 0.9), weight_decay=0.0)
 
 
+def train_arms(lab, arms, steps, examples, title):
+    """Train arms of one task to the end, with a line of progress."""
+    task = arms[0].task
+    training = fit(lab.model, arms, {task: lab.rows(task, "train")}, steps, examples)
+    for _ in progress(training, steps + 1, title):
+        pass
+
+
 @torch.inference_mode()
 def measure(lab, arms, step, split, n):
     """Rows of results: how each arm does now on the first n sentences of a split."""
@@ -656,7 +655,8 @@ def measure(lab, arms, step, split, n):
     losses, accuracies = mean_of_arms(scores, len(arms))
     measured = []
     for arm, loss, accuracy in zip(arms, losses.tolist(), accuracies.tolist()):
-        result = {"loss": round(loss, 4), "accuracy": round(accuracy, 4), "sentences": n}
+        result = {"loss": round(loss, 4), "accuracy": round(accuracy, 4)}
+        result["sentences"] = len(rows) // len(arms)
         where = {"task": arm.task, "seed": arm.seed, "step": step, "split": split}
         measured.append({**arm.columns, **where, **result})
     return measured
@@ -674,12 +674,13 @@ class Start(NamedTuple):
 
 
 def related_text(task):
-    """A hard prompt for the task, of a wording that the base never saw where there is one."""
+    """The first hard prompt of the task that the base never saw, else the first it practised."""
     return (TASKS[task].unseen or TASKS[task].practised)[0]
 
 
 def text_of_another_task(task):
-    return related_text("kind")
+    """The related text of a task that is not this one."""
+    return related_text("library" if task == "kind" else "kind")
 
 
 def unrelated_text(task):
@@ -745,8 +746,8 @@ class Plan:
     # experiment 2: length
     lengths: tuple = (1, 2, 4, 8, 16, 64)
     length_seeds: int = 2
-    length_rates: tuple = (("prompt", 3), ("prefix", 0.1))
-    length_steps: tuple = (
+    length_rates: dict = field(default_factory=lambda: {"prompt": 3, "prefix": 0.1})
+    length_steps: tuple = (  # in the order of how much a prompt must store
         ("library", {"prompt": 16, "prefix": 16}),
         ("first-letter-last", {"prompt": 64, "prefix": 64}),
         ("swap-1", {"prompt": 200, "prefix": 160}),
@@ -768,7 +769,6 @@ QUICK = Plan(
     start_steps=(("first-letter-last", 30),),
     lengths=(1, 4, 32),
     length_seeds=1,
-    length_rates=(("prompt", 3),),
     length_steps=(("first-letter-last", {"prompt": 48}), ("swap-1", {"prompt": 100})),
     vector_seeds=1,
     vector_steps=140,
@@ -780,17 +780,16 @@ QUICK = Plan(
 
 def show_one_text(lab, plan, first_seed):
     """Train one prompt, and print what the base answers without it, with words, and with it."""
-    task, text = "first-letter-last", "Compute the eigenvalues of a square matrix."
+    text = "Compute the eigenvalues of a square matrix."
+    task, steps = plan.start_steps[0]
     arm = new_arm(lab, task, "prompt", "related", plan.start_length, 2, first_seed)
-    rows, steps = {task: lab.rows(task, "train")}, dict(plan.start_steps)[task]
-    for _ in progress(fit(lab.model, [arm], rows, steps, plan.examples), steps + 1, "one prompt"):
-        pass
+    train_arms(lab, [arm], steps, plan.examples, "one prompt")
     hard_prompt = best_hard_prompt(lab, task, plan.final)
     learned = f"{plan.start_length} learned vectors"
     say(f"{text}   (asked for: the {TASKS[task].question})")
     say(f"    no prompt: {answer_to(lab, text)}")
     say(f"    {hard_prompt} {answer_to(lab, text, hard_prompt=hard_prompt)}")
-    with torch.no_grad():
+    with torch.inference_mode():
         say(f"    {learned}: {answer_to(lab, text, past=arm.soft.past(lab.model))}")
 
 
@@ -849,21 +848,19 @@ def steps_needed(results, task):
 def compare_lengths(lab, plan, first_seed):
     """Prompts and prefixes of all lengths on each task, and what needs no training."""
     results = []
-    for task, steps in plan.length_steps:
+    for task, steps_of_method in plan.length_steps:
         results += untrained(lab, task, plan.final)
-        for method, rate in plan.length_rates:
+        for method, steps in steps_of_method.items():
+            rate = plan.length_rates[method]
             arms = []
             for length in plan.lengths:
                 for seed in range(first_seed, first_seed + plan.length_seeds):
                     arm = new_arm(lab, task, method, "vocab", length, rate, seed)
                     arm.columns = {"method": method, "length": length}
                     arms.append(arm)
-            rows = {task: lab.rows(task, "train")}
-            training = fit(lab.model, arms, rows, steps[method], plan.examples)
-            for _ in progress(training, steps[method] + 1, f"lengths, {task}, {method}"):
-                pass
-            results += measure(lab, arms, steps[method], "valid", plan.final)
-            results += measure(lab, arms, steps[method], "test", plan.final)
+            train_arms(lab, arms, steps, plan.examples, f"lengths, {task}, {method}")
+            results += measure(lab, arms, steps, "valid", plan.final)
+            results += measure(lab, arms, steps, "test", plan.final)
     return results
 
 
@@ -872,11 +869,11 @@ def untrained(lab, task, n):
     commonest answer of the training sentences."""
     results = []
     choices = {"none": "", "wording": best_hard_prompt(lab, task, n)}
+    answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
     for split in ("valid", "test"):
         for method, words in choices.items():
             loss, accuracy = score_hard_prompt(lab, task, words, split, n)
             results.append(untrained_row(task, method, words, split, n, loss, accuracy))
-        answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
         share = share_of(answer, TASKS[task].pairs(lab.data[split][:n]))
         results.append(untrained_row(task, "always", answer, split, n, math.nan, share))
     return results
@@ -924,14 +921,18 @@ def accuracies_of(results, task, method, split):
 
 
 def chosen_length(results, task, method):
-    """The one-standard-error rule: the smallest length whose validation accuracy is within one
-    standard error of the best length's."""
+    """The one-standard-error rule: the smallest length whose validation accuracy is at least that
+    of the best length minus its standard error."""
     accuracies = accuracies_of(results, task, method, "valid")
-    best, error = max(accuracies.values())
+    best, error = max(accuracies.values(), key=lambda pair: pair[0])
     return min(P for P, (accuracy, _) in accuracies.items() if accuracy >= best - error)
 
 
 # ------------------------------------------------------------------ what each vector holds
+
+
+NONE_HIDDEN = -1
+FUTURE = 2**20  # a position behind every text
 
 
 def ask_without_each_vector(lab, plan, first_seed):
@@ -939,10 +940,7 @@ def ask_without_each_vector(lab, plan, first_seed):
     task, P, n = "swap-1", plan.vector_length, plan.final
     seeds = range(first_seed, first_seed + plan.vector_seeds)
     arms = [new_arm(lab, task, "prompt", "vocab", P, plan.vector_rate, seed) for seed in seeds]
-    rows = {task: lab.rows(task, "train")}
-    training = fit(lab.model, arms, rows, plan.vector_steps, plan.examples)
-    for _ in progress(training, plan.vector_steps + 1, f"vectors, {task}"):
-        pass
+    train_arms(lab, arms, plan.vector_steps, plan.examples, f"vectors, {task}")
     letters = [letter_of(sentence) for sentence in lab.data["test"][:n]]
     results = []
     for arm in arms:
@@ -954,10 +952,6 @@ def ask_without_each_vector(lab, plan, first_seed):
                     row = {"task": task, "seed": arm.seed, "vector": vector}
                     results.append({**row, "letter": letter, "accuracy": round(accuracy, 4)})
     return results
-
-
-NONE_HIDDEN = -1
-FUTURE = 2**20  # a position behind every text
 
 
 def hide(past, vector):
@@ -987,16 +981,22 @@ def accuracy_by_letter(letters, right):
     return {letter: mean(values) for letter, values in of_letter.items()}
 
 
-def answers_lost(results, seed):
-    """{letter: [accuracy lost without each vector]} of one seed's prompt."""
-    accuracy = {}
+def accuracies_without(results, seed):
+    """{(letter, hidden vector): accuracy} of one seed's prompt."""
+    accuracies = {}
     for row in results:
         if row["seed"] == seed:
-            accuracy[row["letter"], row["vector"]] = row["accuracy"]
+            accuracies[row["letter"], row["vector"]] = row["accuracy"]
+    return accuracies
+
+
+def answers_lost(results, seed):
+    """{letter: [accuracy lost without each vector]} of one seed's prompt."""
+    accuracies = accuracies_without(results, seed)
     lost = defaultdict(list)
-    for (letter, vector), value in sorted(accuracy.items()):
+    for (letter, vector), accuracy in sorted(accuracies.items()):
         if vector != NONE_HIDDEN:
-            lost[letter].append(accuracy[letter, NONE_HIDDEN] - value)
+            lost[letter].append(accuracies[letter, NONE_HIDDEN] - accuracy)
     return dict(lost)
 
 
@@ -1021,7 +1021,7 @@ def read_results(path, columns):
             for row in reader:
                 rows.append(typed(row, columns))
         except (ValueError, csv.Error) as problem:
-            line = reader.reader.line_num
+            line = reader.reader.line_num  # also right where the csv module itself gives up
             raise InputError(f"{path}:{line}: {problem}: remove the file") from problem
     if not rows:
         raise InputError(f"{path}: there are no results in it: remove the file")
@@ -1036,13 +1036,8 @@ def typed(row, columns):
 
 
 def write_text(path, text):
-    """Write a text file as a whole: at any moment there is the old one or the new one."""
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a text file: at any moment there is the old one or the new one."""
+    write_whole(path, text.encode("utf-8"))
 
 
 # ------------------------------------------------------------------ progress and messages
@@ -1050,12 +1045,14 @@ def write_text(path, text):
 
 def say(text, end="\n", file=None):
     """Print over what is left of a line of progress."""
-    print(text.ljust(79), end=end, file=file, flush=True)
+    file = file or sys.stdout
+    width = 79 if file.isatty() else 0
+    print(text.ljust(width), end=end, file=file, flush=True)
 
 
 def progress(steps, total, title):
-    """Yield the `total` steps; say on stderr what is going on, the share done and the time left.
-    That is one line of a terminal, or in a file a line every ten seconds."""
+    """Yield the `total` steps, and say on stderr what is going on, how much is done and the time
+    left. That is one line of a terminal, or in a file a line every ten seconds."""
     pause, end = (0.2, "\r") if sys.stderr.isatty() else (10, "\n")
     started = said = time.time()
     for done, step in enumerate(steps):
@@ -1088,7 +1085,7 @@ def guard(work):
 
 # ------------------------------------------------------------------ pictures
 
-COLOURS = {  # one for each thing, in all pictures and classes
+COLOURS = {  # a thing has one colour, in all pictures and classes
     "none": "#595959",
     "always": "#A6A6A6",
     "wording": "#0072B2",
@@ -1162,12 +1159,17 @@ def times_sooner(needed, slow, fast):
     return at_rate, at_best
 
 
+def is_sooner(at_rate):
+    """Whether related text is at least twice as fast as noise at some learning rate."""
+    return max(at_rate.values(), default=0) >= 2
+
+
 def initialization_finding(at_rate, at_best):
     """The title of initialization.png, from the ratios of `times_sooner`, noise to related text."""
-    if not at_rate or max(at_rate.values()) <= 1:
+    if not is_sooner(at_rate):
         return "How soon a prompt learns, from each start and at each learning rate"
     most = f"up to {max(at_rate.values()):.0f} times sooner than from noise"
-    if at_best > 1:
+    if at_best >= 1.1:
         each = f"and {at_best:.1f} times when each has its own best learning rate"
     else:
         each = "but not when each has its own best learning rate"
@@ -1191,14 +1193,14 @@ def draw_initialization(results):
     for axis, task in zip(axes[0, 1:], practised):
         draw_steps_of_starts(axis, steps_needed(results, task), last, task)
     at_rate, at_best = times_sooner(needed, *COMPARED)
-    if at_rate:
+    if is_sooner(at_rate):
         draw_gap(axes[0, 0], needed, at_rate, last)
     figure.suptitle(initialization_finding(at_rate, at_best))
     return figure
 
 
 def height_of(steps, last):
-    """Where a number of steps stands on the axis: 0 at a half, and "never" at twice the last."""
+    """Where a number of steps stands on the axis: 0 at a half, "never" at twice the last step."""
     return min(max(steps, 0.5), 2 * last)
 
 
@@ -1213,7 +1215,8 @@ def draw_steps_over_rate(axis, needed, last, task):
         axis.plot(rates, medians, "o-", color=colour, lw=width)
         for rate in rates:
             heights = [height_of(steps, last) for steps in needed[start, rate]]
-            beside = rate * 2 ** (0.06 * (place - 2.5))  # so that no dot hides another's
+            aside = 0.06 * (place - (len(starts) - 1) / 2)  # so that no dot hides another's
+            beside = rate * 2**aside
             axis.plot([beside] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
         labels.append((medians[-1], STARTS[start].label, colour))
     axis.set_xscale("log", base=2)
@@ -1253,8 +1256,9 @@ def finish_steps_axis(axis, last, task):
 def draw_gap(axis, needed, at_rate, last):
     """An arrow from related text to noise, at the rate at which they are farthest apart."""
     rate = max(at_rate, key=at_rate.get)
-    low = height_of(median(needed["related", rate]), last)
-    high = height_of(median(needed["normal", rate]), last)
+    slow, fast = COMPARED
+    low = height_of(median(needed[fast, rate]), last)
+    high = height_of(median(needed[slow, rate]), last)
     arrow = {"arrowstyle": "<->", "color": "black", "lw": 1.5, "shrinkA": 5, "shrinkB": 5}
     axis.annotate("", (rate, high), (rate, low), arrowprops=arrow)
     text = f"{at_rate[rate]:.0f} times as many steps\nat the same learning rate"
@@ -1268,9 +1272,7 @@ def draw_length(results):
     """Accuracy over length, a line for each task; left of the prompts, what needs no training."""
     methods = [name for name in values_in_order(results, "method") if name in METHODS]
     widths = [1.4] + [1] * (len(methods) - 1)
-    figure, axes = new_figure(
-        2 + 5.5 * len(methods), 5, columns=len(methods), width_ratios=widths[: len(methods)]
-    )
+    figure, axes = new_figure(2 + 5.5 * len(methods), 5, columns=len(methods), width_ratios=widths)
     for axis, method in zip(axes[0], methods):
         draw_accuracy_over_length(axis, results, method)
     draw_untrained(axes[0, 0], results)
@@ -1317,15 +1319,17 @@ def draw_untrained(axis, results):
 
 
 def length_finding(results):
-    """The title of length.png, from the chosen lengths of prompts."""
-    enough = {}
+    """The title of length.png, from the chosen lengths of prompts. Tasks stand in the order of how
+    much a prompt must store, as in the plan."""
+    enough, found = [], []
     for task in values_in_order(results, "task"):
-        enough[TASKS[task].lacks] = chosen_length(results, task, "prompt")
-    found = ", ".join(f"{length} for {what}" for what, length in enough.items())
-    lengths = list(enough.values())
-    if lengths == sorted(lengths) and lengths[0] < lengths[-1]:
-        return f"The more a prompt has to store, the longer it must be\n(virtual tokens: {found})"
-    return f"How many virtual tokens are as good as the best: {found}"
+        length = chosen_length(results, task, "prompt")
+        enough.append(length)
+        found.append(f"{length} for {TASKS[task].lacks}")
+    said = ", ".join(found)
+    if enough == sorted(enough) and enough[0] < enough[-1]:
+        return f"The more a prompt has to store, the longer it must be\n(virtual tokens: {said})"
+    return f"How many virtual tokens are as good as the best: {said}"
 
 
 def shown_seed(results):
@@ -1341,7 +1345,7 @@ def shown_seed(results):
 
 
 def lost_alone(lost, letter):
-    """Of each vector: how much more is lost of this letter than of any other, [P]."""
+    """Of each vector: how much more is lost of this letter than of any other, (P,)."""
     others = [values for name, values in lost.items() if name != letter]
     return [own - max(rest) for own, *rest in zip(lost[letter], *others)]
 
@@ -1356,7 +1360,7 @@ def draw_vectors(results):
         image = draw_lost(axis, answers_lost(results, seed))
         axis.set_title(f"seed {seed}", fontsize=9, loc="left")
     axes[-1, 0].set_xlabel("the vector that is hidden")
-    figure.colorbar(image, ax=axes, label="share of the right answers that is lost")
+    figure.colorbar(image, ax=axes, label="accuracy that is lost")
     figure.suptitle(vectors_finding(results))
     return figure
 
@@ -1380,19 +1384,25 @@ def draw_lost(axis, lost):
     return image
 
 
+CLEARLY = 0.3  # accuracy that must be lost of one letter alone, for a title to say so
+
+
 def vectors_finding(results):
     """The title of vectors.png: for each letter, the vector that holds most of it and of nothing
     else, in the prompt that is shown."""
-    lost = answers_lost(results, shown_seed(results))
+    seed = shown_seed(results)
+    lost, accuracies = answers_lost(results, seed), accuracies_without(results, seed)
     found = []
     for letter in COMMON_LETTERS[:2]:
         alone = lost_alone(lost, letter)
         vector = alone.index(max(alone))
-        forgotten = f"{lost[letter][vector]:.0%} of {letter}"
-        found.append(f"hide vector {vector + 1}, and it forgets {forgotten}")
+        if alone[vector] < CLEARLY:
+            return "What is lost when one vector of a prompt is hidden"
+        before, after = accuracies[letter, NONE_HIDDEN], accuracies[letter, vector]
+        found.append(f"hide vector {vector + 1}: {letter} falls from {before:.2f} to {after:.2f}")
     first, second = COMMON_LETTERS[:2]
     learned = f"A prompt learned to say {second} for {first} and {first} for {second}"
-    return f"{learned}:\n{'; '.join(found)}"
+    return f"{learned}\n{'; '.join(found)} right"
 
 
 # ------------------------------------------------------------------ the command line
@@ -1468,7 +1478,7 @@ def draw_table(name, experiment, out):
     figure = experiment.draw(read_results(Path(out) / f"{name}.csv", experiment.columns))
     picture = Path(out) / f"{name}.png"
     figure.savefig(picture, dpi=130)
-    say(f"{picture}")
+    say(str(picture))
 
 
 def main_job(settings):

@@ -414,6 +414,26 @@ def test_early_stopping_keeps_the_best(world, monkeypatch, capsys):
     assert torch.equal(soft.embeddings, vectors[2]) and not torch.equal(vectors[2], vectors[1])
 
 
+def test_what_tune_does_where_nothing_is_asked_for(world, monkeypatch, capsys):
+    """The defaults that the six tasks were measured with."""
+    asked, real = {}, own_data.fit
+
+    def remember(model, arms, rows, steps, size, loss, draw, schedule):
+        asked.update(arms=arms, steps=steps, size=size, draw=draw)
+        return real(model, arms, rows, 1, size, loss, draw, schedule)
+
+    monkeypatch.setattr(own_data, "fit", remember)
+    for method, rate in (("prompt", 0.1), ("prefix", 0.01)):
+        tune = ["tune", "--base", "base.pt", "--data", "train.tsv", "--method", method]
+        run(capsys, *tune)
+        [arm] = asked.pop("arms")
+        assert (arm.soft.kind, arm.soft.length, arm.rate, arm.seed) == (method, 16, rate, 0)
+        assert asked == {"steps": 300, "size": 16, "draw": draw_similar_rows}
+        assert load(f"out/train-{method}.pt", base_model()).facts["init"] == "vocab"
+    assert (own_data.EVERY, own_data.PATIENCE, own_data.FALLS) == (20, 2, 2)
+    assert own_data.parse(["tune"]).base == train.BASE
+
+
 def test_what_another_run_saves_to_the_same_name_is_not_reported(world, monkeypatch, capsys):
     want, _ = run(capsys, *COMMAND, "--valid", "valid.tsv")
 

@@ -69,7 +69,7 @@ SMALL = Plan(
     start_steps=(("first-letter-last", 4), ("library", 2)),
     lengths=(1, 30),
     length_seeds=2,
-    length_rates=(("prompt", 3), ("prefix", 0.1)),
+    length_rates={"prompt": 3, "prefix": 0.1},
     length_steps=(
         ("first-letter-last", {"prompt": 3, "prefix": 2}),
         ("swap-1", {"prompt": 2, "prefix": 1}),
@@ -86,7 +86,7 @@ def some_data():
     for seed, split in enumerate(("train", "valid", "test")):
         data[split] = []
         for i, sentence in enumerate(sentences(40, seed)):
-            first = ("Return ", "Compute ", "")[i % 3]
+            first = ("Return ", "Compute ", "")[(i + seed) % 3]
             data[split].append(sentence._replace(text=first + sentence.text))
     return data
 
@@ -916,21 +916,19 @@ def test_learned_at_once_counts_as_one_step():
 
 def test_prompts_and_prefixes_of_each_length_are_what_their_rows_say(lab):
     results = train.compare_lengths(lab, SMALL, 10)
-    final = []
-    for row in results:
-        if row["split"] == "test" and row["method"] in ("prompt", "prefix"):
-            final.append(row)
-    arms = [(row["task"], row["method"], row["length"], row["seed"]) for row in final]
+    trained = [row for row in results if row["method"] in ("prompt", "prefix")]
     want = []
     for task, _ in SMALL.length_steps:
         for method in ("prompt", "prefix"):
-            for length in SMALL.lengths:
-                want += [(task, method, length, seed) for seed in (10, 11)]
-    assert arms == want
-    for row in final:
+            for split in ("valid", "test"):
+                for length in SMALL.lengths:
+                    want += [(task, method, split, length, seed) for seed in (10, 11)]
+    columns = ("task", "method", "split", "length", "seed")
+    assert [tuple(row[name] for name in columns) for row in trained] == want
+    for row in trained:
         generator = torch.Generator().manual_seed(row["seed"])
         start = initial_embeddings(lab.model, row["length"], "vocab", generator=generator)
-        rate = dict(SMALL.length_rates)[row["method"]]
+        rate = SMALL.length_rates[row["method"]]
         assert row["step"] == dict(SMALL.length_steps)[row["task"]][row["method"]]
         loss = trained_alone(lab, row, row["method"], start, rate)
         assert row["loss"] == pytest.approx(loss, abs=2e-3)
@@ -942,10 +940,10 @@ def test_prompts_and_prefixes_of_each_length_are_what_their_rows_say(lab):
 def test_the_commonest_answer_is_that_of_the_training_sentences(lab):
     """On the test sentences another answer is commoner: that does not count."""
     n = 12
-    lab.data["train"] = [Sentence("Some text.", "numpy", "class")] * 40
+    of_numpy, of_torch = (Sentence("Some text.", name, "class") for name in ("numpy", "torch"))
+    lab.data["train"] = [of_numpy] * 40
     for split in ("valid", "test"):
-        lab.data[split] = [Sentence("Some text.", "torch", "class")] * 9
-        lab.data[split] += [Sentence("Some text.", "numpy", "class")] * 31
+        lab.data[split] = [of_torch] * 9 + [of_numpy] * 3 + [of_torch] * 28
     always = [row for row in untrained(lab, "library", n) if row["method"] == "always"]
     assert [row["split"] for row in always] == ["valid", "test"]
     for row in always:
@@ -1446,7 +1444,32 @@ def test_what_each_vector_holds_is_drawn_as_what_is_lost_without_it():
         assert image.get_array().tolist() == [pytest.approx(values) for values in grid]
         assert [text.get_text()[0] for text in axis.get_yticklabels()][:2] == ["R", "C"]
         assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "2"]
-    assert re.search("vector 2,[^;]* 90% of R;.*vector 1,[^;]* 75% of C", title_of(figure))
+    title = title_of(figure)
+    assert "hide vector 2: R falls from 1.00 to 0.10; hide vector 1: C falls from 0.75" in title
+
+
+def test_no_vector_is_said_to_hold_what_is_not_lost_without_it():
+    rows = [{**row, "accuracy": 0.9} for row in hand_made_vectors()]
+    title = title_of(train.draw_vectors(rows))
+    assert "learned" not in title and "hide" not in title
+
+
+@pytest.mark.parametrize("rows, arms", [(0, 1), (3, 2)])
+def test_rows_that_do_not_fit_the_arms_are_refused(tok, rows, arms):
+    model = tiny(tok)
+    past = model.empty_past(arms)
+    with pytest.raises(InputError, match=f"{rows} rows behind {arms} soft prompts"):
+        score(model, past, [([1, 2], [3])] * rows)
+
+
+def test_too_few_examples_are_refused():
+    with pytest.raises(InputError, match="3 examples are too few for steps of 4"):
+        draw_rows([1, 2, 3], seed=0, step=0, size=4)
+
+
+def test_twice_as_fast_at_some_rate_is_sooner():
+    assert train.is_sooner({1: 1.4}) is False and train.is_sooner({1: 2.0}) is True
+    assert train.is_sooner({}) is False
 
 
 def test_tables_are_drawn_whatever_the_backend_and_whatever_is_called_tutorials(tmp_path):

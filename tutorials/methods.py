@@ -35,7 +35,6 @@ from train import (
     clock,
     command_line,
     draw_again,
-    fit,
     guard,
     mean_error,
     mean_of_arms,
@@ -48,6 +47,7 @@ from train import (
     say,
     score,
     score_hard_prompt,
+    train_arms,
     untrained,
     untrained_row,
     values_in_order,
@@ -211,17 +211,9 @@ def inside_arm(lab, task, method, rate, seed):
 
 def learn(lab, arms, steps, plan, title):
     """Train the arms, all of one task; rows of results for how they do in the end."""
-    train_arms(lab, arms, steps, plan, title)
+    train_arms(lab, arms, steps, plan.examples, title)
     results = measure(lab, arms, steps, "valid", plan.final)
     return results + measure(lab, arms, steps, "test", plan.final)
-
-
-def train_arms(lab, arms, steps, plan, title):
-    """Train the arms, all of one task, as one batch."""
-    task = arms[0].task
-    training = fit(lab.model, arms, {task: lab.rows(task, "train")}, steps, plan.examples)
-    for _ in progress(training, steps + 1, title):
-        pass
 
 
 class Way(NamedTuple):
@@ -294,7 +286,7 @@ def compare_distances(lab, plan, first_seed):
             arm = new_arm(lab, task, "prompt", "related", plan.far_length, plan.far_rate, seed)
             arm.columns = {"method": "prompt", "length": plan.far_length}
             arms.append(arm)
-        train_arms(lab, arms, steps, plan, f"distance, {task}")
+        train_arms(lab, arms, steps, plan.examples, f"distance, {task}")
         arms.append(words_arm(lab, task, "wording", best_hard_prompt(lab, task, plan.final)))
         arms.append(words_arm(lab, task, "none", ""))
         for pinned in ("yes", "no"):

@@ -833,8 +833,9 @@ def reply_each(model, tok, soft, texts):
     rows = rows_behind(model, tok, [(text, "") for text in texts], soft.length + new, "", answers)
     questions, past = [question for question, _ in rows], soft.past(model)
     parts = [questions[i : i + AT_ONCE] for i in range(0, len(questions), AT_ONCE)]
+    steps = progress(parts, len(parts), "answering") if len(parts) > 1 else parts
     replies = []
-    for part in progress(parts, len(parts), "answering"):
+    for part in steps:
         if answers:
             replies += [Reply(said, True) for said in choose_each(model, tok, past, part, answers)]
             continue

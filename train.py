@@ -1168,7 +1168,8 @@ def initialization_finding(at_rate, at_best):
     """The title of initialization.png, from the ratios of `times_sooner`, noise to related text."""
     if not is_sooner(at_rate):
         return "How soon a prompt learns, from each start and at each learning rate"
-    most = f"up to {max(at_rate.values()):.0f} times sooner than from noise"
+    rate = max(at_rate, key=at_rate.get)
+    most = f"{at_rate[rate]:.0f} times sooner than from noise at learning rate {rate:g}"
     if at_best >= 1.1:
         each = f"and {at_best:.1f} times when each has its own best learning rate"
     else:
@@ -1185,7 +1186,7 @@ def draw_initialization(results):
     new_task, *practised = values_in_order(results, "task")
     columns = 1 + len(practised)
     figure, axes = new_figure(
-        7 + 3.2 * len(practised), 4.8, columns=columns, width_ratios=[2] + [1] * len(practised)
+        7 + 3.2 * len(practised), 5.6, columns=columns, width_ratios=[2] + [1] * len(practised)
     )
     needed = steps_needed(results, new_task)
     last = max(row["step"] for row in results)
@@ -1215,14 +1216,14 @@ def draw_steps_over_rate(axis, needed, last, task):
         axis.plot(rates, medians, "o-", color=colour, lw=width)
         for rate in rates:
             heights = [height_of(steps, last) for steps in needed[start, rate]]
-            aside = 0.06 * (place - (len(starts) - 1) / 2)  # so that no dot hides another's
+            aside = 0.04 * (place - (len(starts) - 1) / 2)  # so that no dot hides another's
             beside = rate * 2**aside
             axis.plot([beside] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
         labels.append((medians[-1], STARTS[start].label, colour))
     axis.set_xscale("log", base=2)
     axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axis.set_xlabel("learning rate (in units of the embeddings' spread)")
-    axis.set_ylabel("steps until the task is learned (a dot is a seed)")
+    axis.set_ylabel("steps until the task is learned\n(line: median; small dot: a seed)")
     finish_steps_axis(axis, last, task)
     label_lines(axis, labels)
 
@@ -1239,8 +1240,8 @@ def draw_steps_of_starts(axis, needed, last, task):
         axis.plot([place] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
         axis.plot(place, height_of(median(seeds), last), "o", color=colour, ms=10)
     axis.set_xlim(-0.7, len(starts) - 0.3)
-    axis.set_xticks([])
-    axis.set_xlabel("the same starts")
+    names = [STARTS[start].label for start in starts]
+    axis.set_xticks(range(len(starts)), names, rotation=60, ha="right", fontsize=9)
     finish_steps_axis(axis, last, task)
 
 
@@ -1293,11 +1294,12 @@ def draw_accuracy_over_length(axis, results, method):
         enough = chosen_length(results, task, method)
         ring = {"ms": 15, "mfc": "none", "mew": 2, "color": colour}
         axis.plot(math.log2(enough), tested[enough][0], "o", **ring)
-        text = f"{TASKS[task].lacks}:\n" + textwrap.fill(TASKS[task].question, 25)
+        text = f"{TASKS[task].lacks}: {enough_said(enough, results)}\n"
+        text += textwrap.fill(TASKS[task].question, 25)
         labels.append((accuracies[-1], text, colour))
     axis.set_xticks(x, lengths, fontsize=9)
-    axis.set_ylim(0, 1.04)
-    axis.set_xlabel("virtual tokens (ring: the fewest that are as good as the best)")
+    axis.set_ylim(-0.03, 1.04)
+    axis.set_xlabel("virtual tokens (ring: enough; bars: one standard error)")
     axis.set_ylabel("accuracy on the test sentences")
     axis.set_title(f"{method} tuning")
     label_lines(axis, labels, gap=0.17)
@@ -1318,18 +1320,19 @@ def draw_untrained(axis, results):
     axis.set_xticks([*middles, *ticks], [*UNTRAINED.values(), *texts], fontsize=9)
 
 
+def enough_said(length, results):
+    """A chosen length in words. Where it is the longest that was tried, more may be better."""
+    longest = max(row["length"] for row in results)
+    return f"{length} or more" if length == longest else f"{length} enough"
+
+
 def length_finding(results):
-    """The title of length.png, from the chosen lengths of prompts. Tasks stand in the order of how
-    much a prompt must store, as in the plan."""
-    enough, found = [], []
-    for task in values_in_order(results, "task"):
-        length = chosen_length(results, task, "prompt")
-        enough.append(length)
-        found.append(f"{length} for {TASKS[task].lacks}")
-    said = ", ".join(found)
+    """The title of length.png. Tasks stand in the order of how much a prompt must store."""
+    tasks = values_in_order(results, "task")
+    enough = [chosen_length(results, task, "prompt") for task in tasks]
     if enough == sorted(enough) and enough[0] < enough[-1]:
-        return f"The more a prompt has to store, the longer it must be\n(virtual tokens: {said})"
-    return f"How many virtual tokens are as good as the best: {said}"
+        return "The more a prompt has to store, the longer it must be"
+    return "Accuracy over the number of virtual tokens"
 
 
 def shown_seed(results):
@@ -1358,8 +1361,9 @@ def draw_vectors(results):
     figure, axes = new_figure(9, 1.2 + 0.95 * sum(heights), rows=len(seeds), height_ratios=heights)
     for axis, seed in zip(axes[:, 0], seeds):
         image = draw_lost(axis, answers_lost(results, seed))
-        axis.set_title(f"seed {seed}", fontsize=9, loc="left")
-    axes[-1, 0].set_xlabel("the vector that is hidden")
+        shown = f" (the clearest of {len(seeds)})" if seed == first else ""
+        axis.set_title(f"seed {seed}{shown}", fontsize=9, loc="left")
+    axes[-1, 0].set_xlabel("the vector that is hidden (a number: at least 0.1 is lost)")
     figure.colorbar(image, ax=axes, label="accuracy that is lost")
     figure.suptitle(vectors_finding(results))
     return figure
@@ -1371,7 +1375,7 @@ def draw_lost(axis, lost):
     first, second = COMMON_LETTERS[:2]
     grid = [lost[first], lost[second], lost["other"]]  # (3, P)
     image = axis.imshow(grid, cmap="Reds", vmin=0, vmax=1, aspect="auto")
-    axis.set_yticks(range(3), [f"{first}: say {second}", f"{second}: say {first}", "other letters"])
+    axis.set_yticks(range(3), [f"begins with {first}", f"begins with {second}", "other letters"])
     vectors = range(len(lost[first]))
     axis.set_xticks(vectors, [vector + 1 for vector in vectors])
     axis.spines[["left", "bottom"]].set_visible(False)
@@ -1399,10 +1403,14 @@ def vectors_finding(results):
         if alone[vector] < CLEARLY:
             return "What is lost when one vector of a prompt is hidden"
         before, after = accuracies[letter, NONE_HIDDEN], accuracies[letter, vector]
-        found.append(f"hide vector {vector + 1}: {letter} falls from {before:.2f} to {after:.2f}")
+        found.append(
+            f"without vector {vector + 1}, {letter} falls from {before:.2f} to {after:.2f}"
+        )
     first, second = COMMON_LETTERS[:2]
-    learned = f"A prompt learned to say {second} for {first} and {first} for {second}"
-    return f"{learned}\n{'; '.join(found)} right"
+    return (
+        f"Prompts learned to say {second} for {first} and {first} for {second}: some vectors hold "
+        f"one fact, others a part of all\nseed {seed}: {'; '.join(found)}"
+    )
 
 
 # ------------------------------------------------------------------ the command line

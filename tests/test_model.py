@@ -450,9 +450,10 @@ def test_no_temperature_and_one_candidate_are_greedy(temperature, top_k):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_nothing_is_chosen_from_logits_that_are_not_numbers(temperature):
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_nothing_is_chosen_from_logits_that_are_not_numbers(temperature, bad):
     logits = torch.zeros(3, 5)
-    logits[1, 4] = torch.nan
+    logits[1, 4] = bad
     with pytest.raises(InputError, match="^row 1: the model's logits are not numbers"):
         choose_next(logits, temperature, None, None)
     model = make_model()
@@ -579,6 +580,11 @@ def test_files_that_are_no_model(tmp_path):
     model_file.write(path, {"something": 1})
     with pytest.raises(InputError, match="does not hold a base model"):
         GPT.load(path)
+    config = dict(vocab_size=50, block_size=9, n_layer=1, n_head=2, n_embd=8)
+    for changed in (config, {**config, "of a later version": 1}):
+        model_file.write(path, {"config": changed, "facts": {}, "state": {}})
+        with pytest.raises(InputError, match="m.pt is a base of another kind"):
+            GPT.load(path)
     model_file.write(path, [1, 2])
     with pytest.raises(InputError, match="does not hold numbers"):
         read(path, "numbers", ("config",))

@@ -432,6 +432,10 @@ def test_damaged_files_are_refused(tmp_path):
     model.save(path)
     with pytest.raises(InputError, match="does not hold a soft prompt"):
         load(path, model)
+    content = {"kind": "adapter", "base": model.fingerprint(), "facts": {}, "state": {}}
+    model_file.write(path, content)
+    with pytest.raises(InputError, match="soft.pt holds a soft prompt of a kind"):
+        load(path, model)
 
 
 class Bomb:

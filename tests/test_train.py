@@ -526,6 +526,14 @@ def test_among_equal_logits_the_truth_is_not_preferred(lab):
         assert score(model, None, [(question, [0])]).right.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("rows, arms", [(0, 1), (3, 2)])
+def test_rows_that_do_not_fit_the_arms_are_refused(tok, rows, arms):
+    model = tiny(tok)
+    past = model.empty_past(arms)
+    with pytest.raises(InputError, match=f"{rows} rows behind {arms} soft prompts"):
+        score(model, past, [([1, 2], [3])] * rows)
+
+
 def test_means_of_arms_by_hand():
     nats = torch.tensor([1.0, 2.0, 3.0, 10.0])
     tokens = torch.tensor([1.0, 3.0, 2.0, 2.0])
@@ -690,6 +698,11 @@ def test_examples_follow_their_seed_and_step():
     assert draw_rows(rows, 1, 2, 16) != draw_rows(rows, 1, 3, 16)
     assert draw_rows(rows, 1, 2, 16) != draw_rows(rows, 2, 2, 16)
     assert sorted(draw_rows(rows, 1, 2, 100)) == rows  # each once
+
+
+def test_too_few_examples_are_refused():
+    with pytest.raises(InputError, match="3 examples are too few for steps of 4"):
+        draw_rows([1, 2, 3], seed=0, step=0, size=4)
 
 
 def test_a_prompt_that_is_no_number_stops_the_training_in_one_line(lab):
@@ -1304,6 +1317,19 @@ def test_what_is_never_learned_is_drawn_and_no_ratio_is_claimed():
         assert not re.search(r"nan|\binf\b|\d times", title_of(figure))
 
 
+def test_related_text_is_sooner_where_it_is_twice_as_fast_at_some_rate():
+    assert train.is_sooner({1: 0.9, 4: 2.0})
+    assert not train.is_sooner({1: 1.4, 4: 1.9})
+    assert not train.is_sooner({})
+
+
+def test_what_is_sooner_at_one_rate_only_is_not_said_to_be_sooner_at_the_best_rates():
+    title = train.initialization_finding({1: 4.0, 4: 0.5}, 1.0)
+    assert "up to 4 times sooner" in title
+    assert "but not when each has its own best learning rate" in title
+    assert "and 1.5 times when" in train.initialization_finding({1: 4.0}, 1.5)
+
+
 def test_no_start_is_said_to_be_sooner_that_is_not():
     results = learned_at("first-letter-last", "related", 1, [20, 20])
     results += learned_at("first-letter-last", "normal", 1, [4, 4])
@@ -1446,30 +1472,21 @@ def test_what_each_vector_holds_is_drawn_as_what_is_lost_without_it():
         assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "2"]
     title = title_of(figure)
     assert "hide vector 2: R falls from 1.00 to 0.10; hide vector 1: C falls from 0.75" in title
+    assert "to say C for R and R for C" in title
 
 
-def test_no_vector_is_said_to_hold_what_is_not_lost_without_it():
-    rows = [{**row, "accuracy": 0.9} for row in hand_made_vectors()]
-    title = title_of(train.draw_vectors(rows))
-    assert "learned" not in title and "hide" not in title
-
-
-@pytest.mark.parametrize("rows, arms", [(0, 1), (3, 2)])
-def test_rows_that_do_not_fit_the_arms_are_refused(tok, rows, arms):
-    model = tiny(tok)
-    past = model.empty_past(arms)
-    with pytest.raises(InputError, match=f"{rows} rows behind {arms} soft prompts"):
-        score(model, past, [([1, 2], [3])] * rows)
-
-
-def test_too_few_examples_are_refused():
-    with pytest.raises(InputError, match="3 examples are too few for steps of 4"):
-        draw_rows([1, 2, 3], seed=0, step=0, size=4)
-
-
-def test_twice_as_fast_at_some_rate_is_sooner():
-    assert train.is_sooner({1: 1.4}) is False and train.is_sooner({1: 2.0}) is True
-    assert train.is_sooner({}) is False
+@pytest.mark.parametrize(
+    "accuracies",
+    [
+        {"R": [0.9, 0.9, 0.9], "C": [0.9, 0.9, 0.9], "other": [0.9, 0.9, 0.9]},  # nothing is lost
+        {"R": [1.0, 0.1, 1.0], "C": [1.0, 0.1, 1.0], "other": [1.0, 0.1, 1.0]},  # all is lost
+        {"R": [1.0, 0.1, 1.0], "C": [1.0, 1.0, 0.8], "other": [1.0, 1.0, 1.0]},  # C, but little
+    ],
+)
+def test_no_vector_is_said_to_hold_what_is_not_lost_without_it_alone(accuracies):
+    title = title_of(train.draw_vectors(vector_rows(0, accuracies)))
+    assert "learned" not in title
+    assert "hide" not in title
 
 
 def test_tables_are_drawn_whatever_the_backend_and_whatever_is_called_tutorials(tmp_path):
@@ -1717,11 +1734,8 @@ def test_the_python_of_the_readme_runs(tok, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "load_data", lambda out: some_data())
     monkeypatch.setattr(train, "load_base", lambda: (base, tok))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    codes = re.findall("```python\n(.*?)```", text, re.DOTALL)
-    assert codes
-    for code in codes:
-        names = {}
-        exec(code, names)
+    code = re.search("```python\n(.*?)```", text, re.DOTALL).group(1)  # others need the network
+    exec(code, {})
     assert load("library.pt", base).facts == {"task": "library"}
     with pytest.raises(InputError, match="library.pt was trained on the base"):
         load("library.pt", tiny(tok, seed=1))

@@ -13,6 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from train import COLOURS
 
 FROZEN, INK = "#E6E6E6", "#333333"
+FOOTER = (
+    "task: the first letter of the last word.   coloured: learned.   grey: the frozen model.   "
+    "arrows: every word looks back at what was learned"
+)
 VIRTUAL = 3  # virtual tokens drawn
 WORDS = ("Return", "the", "graph", "->")
 LAYERS = 3
@@ -36,6 +40,9 @@ def draw_base(axis):
             box(axis, x, layer, FROZEN)
     last = VIRTUAL + 0.5 + len(WORDS) - 1
     axis.annotate("g", (last, LAYERS + 1.15), ha="center", fontsize=13, weight="bold")
+    sees = {"arrowstyle": "->", "color": "0.5", "connectionstyle": "arc3,rad=-0.08"}
+    for layer in range(1, LAYERS + 1):
+        axis.annotate("", (last, layer + 0.3), (1, layer + 0.3), arrowprops=sees)
     arrow = {"arrowstyle": "->", "color": INK}
     axis.annotate("", (last, LAYERS + 1), (last, LAYERS + 0.35), arrowprops=arrow)
     for layer in range(1, LAYERS + 1):
@@ -57,7 +64,7 @@ def draw_prefix(axis):
     for p in range(VIRTUAL):
         for layer in range(1, LAYERS + 1):
             box(axis, p, layer, colour, "key,\nvalue", "black")
-    axis.set_title("prefix tuning: learn what every layer keeps of them", color="#B87400")
+    axis.set_title("prefix tuning: learn keys and values in every layer", color="#B87400")
 
 
 def main():
@@ -67,9 +74,7 @@ def main():
         draw(axis)
         axis.set(xlim=(-0.6, VIRTUAL + len(WORDS) + 1.2), ylim=(-0.5, LAYERS + 1.6))
         axis.axis("off")
-    figure.supxlabel(
-        "coloured: learned, a few thousand numbers        grey: the frozen model", fontsize=11
-    )
+    figure.supxlabel(FOOTER, fontsize=10)
     figure.savefig(Path(__file__).parents[1] / "figures" / "idea.png", dpi=130)
 
 

@@ -1475,7 +1475,8 @@ def test_what_each_vector_holds_is_drawn_as_what_is_lost_without_it():
         assert [text.get_text()[-1] for text in axis.get_yticklabels()][:2] == ["R", "C"]
         assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "2"]
     title = title_of(figure)
-    assert "hide vector 2: R falls from 1.00 to 0.10; hide vector 1: C falls from 0.75" in title
+    assert "without vector 2, R falls from 1.00 to 0.10" in title
+    assert "without vector 1, C falls from 0.75 to 0.00" in title
     assert "to say C for R and R for C" in title
 
 
@@ -1490,7 +1491,7 @@ def test_what_each_vector_holds_is_drawn_as_what_is_lost_without_it():
 def test_no_vector_is_said_to_hold_what_is_not_lost_without_it_alone(accuracies):
     title = title_of(train.draw_vectors(vector_rows(0, accuracies)))
     assert "learned" not in title
-    assert "hide" not in title
+    assert "without vector" not in title
 
 
 def test_tables_are_drawn_whatever_the_backend_and_whatever_is_called_tutorials(tmp_path):

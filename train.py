@@ -39,10 +39,15 @@ import tiktoken
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 
 from model import GPT, InputError, Past, write_whole
 from softprompt import METHODS, PrefixTuning, PromptTuning, initial_embeddings, prefill
+
+try:
+    from matplotlib.figure import Figure
+except ValueError:  # MPLBACKEND names one that is not installed, as notebooks set it: we need none
+    del os.environ["MPLBACKEND"]
+    from matplotlib.figure import Figure
 
 # ------------------------------------------------------------------ sentences
 #

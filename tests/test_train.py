@@ -1509,7 +1509,7 @@ def test_tables_are_drawn_whatever_the_backend_and_whatever_is_called_tutorials(
         tmp_path,
         cwd=tmp_path,
         PYTHONPATH=str(package.parent),
-        MPLBACKEND="module://matplotlib_inline.backend_inline",
+        MPLBACKEND="module://a_backend.that_is_not_installed",
     )
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("initialization", "length", "vectors"):

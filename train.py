@@ -789,7 +789,7 @@ def show_one_text(lab, plan, first_seed):
     task, steps = plan.start_steps[0]
     arm = new_arm(lab, task, "prompt", "related", plan.start_length, 2, first_seed)
     train_arms(lab, [arm], steps, plan.examples, "one prompt")
-    hard_prompt = best_hard_prompt(lab, task, plan.final)
+    hard_prompt = best_hard_prompt(lab, task)
     learned = f"{plan.start_length} learned vectors"
     say(f"{text}   (asked for: the {TASKS[task].question})")
     say(f"    no prompt: {answer_to(lab, text)}")

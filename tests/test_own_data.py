@@ -611,7 +611,8 @@ def test_killed_at_any_moment_it_leaves_a_prompt_to_go_on_from(world, capsys):
         command[command.index("--save") + 1] = f"{method}.pt"
         program = [sys.executable, ROOT / "tutorials" / "own_data.py", *command]
         nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        runs[method] = subprocess.Popen(program, **nowhere)
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        runs[method] = subprocess.Popen(program, env=one_thread, **nowhere)
     for method, child in runs.items():
         while not Path(f"{method}.pt").exists():
             assert child.poll() is None

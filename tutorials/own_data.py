@@ -692,7 +692,10 @@ def show(lesson, soft, hard_prompt):
     commonest = commonest_answer(lesson.train)
     right = compare(lesson.model, lesson.tok, lesson.table, commonest, lesson.answers, candidates)
     if right <= share_of(commonest, lesson.table):
-        say(f"It is no better than always {commonest!r}: nothing was learned")
+        say(
+            f"It is no better than always {commonest!r}: nothing was learned. More texts or a "
+            "bigger --base may help"
+        )
 
 
 def say_size(model, soft, path):

@@ -11,11 +11,11 @@ from pathlib import Path
 import huggingface
 import pytest
 import torch
-from conftest import ids, make_model
+from conftest import ROOT, ids, make_model
 from huggingface import from_peft, from_pretrained, hub_folder, load_folder, read_tokenizer, to_peft
 
 from model import GPT, InputError
-from softprompt import PrefixMLP, PrefixTuning, PromptTuning, initial_embeddings
+from softprompt import PrefixMLP, PrefixTuning, PromptTuning, initial_embeddings, save
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -649,3 +649,15 @@ def test_a_prefix_of_an_mlp_goes_to_peft_as_the_prefix_that_it_makes(whole, tmp_
     torch.nn.init.normal_(soft.down.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     to_peft(soft, model, tmp_path)
     assert equal(soft, from_peft(tmp_path, model))
+
+
+def test_the_readme_s_way_to_peft_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint(Path("HuggingFaceTB/SmolLM2-135M"))
+    model = from_pretrained("HuggingFaceTB/SmolLM2-135M")
+    save(soft_prompt(PrefixTuning, model), "urgent.pt", model)
+    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")
+    names = {}
+    exec(blocks[2].split("```")[0], names)
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+    assert names["soft"].kind == "prefix"

@@ -876,11 +876,12 @@ def untrained(lab, task, n):
     choices = {"none": "", "wording": best_hard_prompt(lab, task, n)}
     answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
     for split in ("valid", "test"):
+        asked = len(lab.rows(task, split, n))  # fewer than n where the split has fewer
         for method, words in choices.items():
             loss, accuracy = score_hard_prompt(lab, task, words, split, n)
-            results.append(untrained_row(task, method, words, split, n, loss, accuracy))
+            results.append(untrained_row(task, method, words, split, asked, loss, accuracy))
         share = share_of(answer, TASKS[task].pairs(lab.data[split][:n]))
-        results.append(untrained_row(task, "always", answer, split, n, math.nan, share))
+        results.append(untrained_row(task, "always", answer, split, asked, math.nan, share))
     return results
 
 
@@ -1299,7 +1300,7 @@ def draw_accuracy_over_length(axis, results, method):
         enough = chosen_length(results, task, method)
         ring = {"ms": 15, "mfc": "none", "mew": 2, "color": colour}
         axis.plot(math.log2(enough), tested[enough][0], "o", **ring)
-        text = f"{TASKS[task].lacks}: {enough_said(enough, results)}\n"
+        text = f"{TASKS[task].lacks}: {enough_said(enough, lengths)}\n"
         text += textwrap.fill(TASKS[task].question, 25)
         labels.append((accuracies[-1], text, colour))
     axis.set_xticks(x, lengths, fontsize=9)
@@ -1325,10 +1326,9 @@ def draw_untrained(axis, results):
     axis.set_xticks([*middles, *ticks], [*UNTRAINED.values(), *texts], fontsize=9)
 
 
-def enough_said(length, results):
+def enough_said(length, lengths):
     """A chosen length in words. Where it is the longest that was tried, more may be better."""
-    longest = max(row["length"] for row in results)
-    return f"{length} or more" if length == longest else f"{length} enough"
+    return f"{length} or more" if length == max(lengths) else f"{length} enough"
 
 
 def length_finding(results):

@@ -104,6 +104,7 @@ def run_python(*arguments, cwd, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
+        timeout=120,
     )
 
 
@@ -224,10 +225,12 @@ def test_a_library_that_is_not_installed_has_no_files(monkeypatch):
 
 
 def test_sentences_need_no_process_pool_and_no_main_guard(tmp_path):
-    """A script as a newcomer writes it, with the start method of Windows, in a fresh folder."""
+    """A script as a newcomer writes it, with the start method of Windows, in a fresh folder.
+    Where it starts a process, each would start more of them without end, so it may start none."""
     (tmp_path / "mine.py").write_text(
         "import multiprocessing, sys\n"
         "multiprocessing.set_start_method('spawn')\n"
+        "multiprocessing.process.BaseProcess.start = None\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "import train\n"
         "train.LIBRARIES = ('tiktoken',)\n"

@@ -90,7 +90,7 @@ def test_out_of_the_window_a_sliding_prompt_is_no_prompt(tok):
     words = methods.words_arm(lab, "kind", "wording", "Return every file.")
     none = methods.words_arm(lab, "kind", "none", "")
     loss = {}
-    for pinned in ("yes", "no"):
+    for pinned in (True, False):
         for between in (0, 90):
             for row in methods.measure_behind(lab, [words, none], pinned, between, 6):
                 loss[row["method"], row["pinned"], row["between"]] = row["loss"]
@@ -102,7 +102,7 @@ def test_out_of_the_window_a_sliding_prompt_is_no_prompt(tok):
 def test_words_as_vectors_are_the_words(tok):
     lab, words = hand_made_lab(tok), "Return every file."
     arm = methods.words_arm(lab, "kind", "wording", words)
-    [row] = methods.measure_behind(lab, [arm], "no", 0, 6)
+    [row] = methods.measure_behind(lab, [arm], False, 0, 6)
     loss, accuracy = train.score_hard_prompt(lab, "kind", words, "test", 6)
     assert row["loss"] == pytest.approx(loss, abs=1e-3) and row["accuracy"] == round(accuracy, 4)
 

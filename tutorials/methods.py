@@ -289,8 +289,8 @@ def compare_distances(lab, plan, first_seed):
         train_arms(lab, arms, steps, plan.examples, f"distance, {task}")
         arms.append(words_arm(lab, task, "wording", best_hard_prompt(lab, task, plan.final)))
         arms.append(words_arm(lab, task, "none", ""))
-        for pinned in ("yes", "no"):
-            title = f"distance, {task}, pinned: {pinned}"
+        for pinned in (True, False):
+            title = f"distance, {task}, {'pinned' if pinned else 'sliding'}"
             for between in progress(plan.between, len(plan.between), title):
                 results += measure_behind(lab, arms, pinned, between, plan.final)
     return results
@@ -307,14 +307,15 @@ def words_arm(lab, task, method, words):
 @torch.inference_mode()
 def measure_behind(lab, arms, pinned, between, n):
     """Rows of results: how each arm does on the first n test sentences, with `between` tokens of
-    other sentences between its prompt and the text. pinned: "yes" or "no"."""
-    past = prefill([arm.soft for arm in arms], lab.model, pinned == "yes")
+    other sentences between its prompt and the text. `pinned` as in `prefill`."""
+    past = prefill([arm.soft for arm in arms], lab.model, pinned)
     filler = other_text(lab, between)
     rows = []
     for arm in arms:
         rows += [(filler + question, answer) for question, answer in lab.rows(arm.task, "test", n)]
     losses, accuracies = mean_of_arms(score(lab.model, past, rows), len(arms))
-    where = {"pinned": pinned, "between": between, "window": lab.model.config.window}
+    where = {"pinned": "yes" if pinned else "no", "between": between}
+    where["window"] = lab.model.config.window
     results = []
     for arm, loss, accuracy in zip(arms, losses.tolist(), accuracies.tolist()):
         row = {**arm.columns, **where, "task": arm.task, "seed": arm.seed, "sentences": n}

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from model import GPT, GPTConfig, InputError
+from model import GPT, GPTConfig, InputError, write_whole
 from softprompt import PrefixTuning, PromptTuning, check_base
 from train import Tokenizer, find_device, say, write_text
 
@@ -370,18 +370,8 @@ def to_peft(soft, model, folder):
     data = needs("safetensors.torch").save(tensors, {"base": model.fingerprint()})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / ADAPTER_WEIGHTS, data)
+    write_whole(folder / ADAPTER_WEIGHTS, data)
     write_text(folder / ADAPTER_CONFIG, json.dumps(about, indent=2))
-
-
-def write_bytes(path, data):
-    """Write a file as a whole: at any moment there is the old one or the new one."""
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 PROMPTS = ("PROMPT_TUNING", "P_TUNING")  # of P-tuning, PEFT saves the vectors that its MLP made

@@ -1,6 +1,6 @@
-"""The notebooks: what is stored in them, their exercises, and (as a program) that they run.
+"""The classes: two forms of one text, their exercises, and (as a program) that they run.
 
-python tests/test_tutorials.py [NUMBER...]     run the notebooks from top to bottom, minutes
+python tests/test_tutorials.py [NUMBER...]     run both forms from top to bottom, minutes
 """
 
 import ast
@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,26 +22,40 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tutorials"
 CLASSROOM = FOLDER / "classroom"
 sys.path[:0] = [str(CLASSROOM), str(FOLDER), str(ROOT)]
-NOTEBOOKS = sorted(FOLDER.glob("[0-9]_*.ipynb"))
-EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+from build import (  # noqa: E402
+    LESSONS,
+    class_copy,
+    class_copy_of,
+    folded,
+    is_exercise,
+    notebook,
+    read_lesson,
+    solved_copy,
+    solved_copy_of,
+    statements,
+    with_solutions_and_findings,
+    without_findings,
+)
+
+EACH = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
 
 # What a notebook imports and does not write again.
 OURS = [ROOT / f"{name}.py" for name in ("model", "softprompt", "train")]
 OURS += [FOLDER / f"{name}.py" for name in ("methods", "own_data", "huggingface")]
-OURS += [CLASSROOM / "shared.py"]
+OURS += [CLASSROOM / f"{name}.py" for name in ("shared", "drawings")]
 
 
-def cells(path, kind="code"):
-    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in found if cell["cell_type"] == kind]
+def stored(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-def texts(path, kind="code"):
-    return ["".join(cell["source"]) for cell in cells(path, kind)]
+def code_of(cells):
+    return [text for kind, text in cells if kind == "code"]
 
 
-def source(path):
-    return "\n\n".join(texts(path))
+def prose_of(cells):
+    return [text for kind, text in cells if kind == "markdown"]
 
 
 def names_defined(code):
@@ -51,12 +64,58 @@ def names_defined(code):
     return {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
 
 
+# ------------------------------------------------------------------ two forms of one lesson
+
+
+@EACH
+def test_the_class_copy_is_the_lesson_without_outputs(lesson):
+    written = class_copy_of(lesson).read_text(encoding="utf-8")
+    assert written == notebook(class_copy(read_lesson(lesson))), "run classroom/build.py"
+    assert all(not cell.get("outputs") for cell in stored(class_copy_of(lesson)))
+
+
+@EACH
+def test_the_solved_copy_is_the_lesson_with_solutions(lesson):
+    want = solved_copy(read_lesson(lesson))
+    cells = stored(solved_copy_of(lesson))
+    got = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    assert got == want, "run classroom/build.py --solved"
+
+
+def test_a_lesson_becomes_a_question_or_an_answer():
+    code = 'title = "Which?"\nfound = (\n    f"{1} is"\n)\nx = 1'
+    assert without_findings(code) == 'title = "Which?"\nx = 1'
+    assert with_solutions_and_findings(code) == 'title = (\n    f"{1} is"\n)\nx = 1'
+    stub = "x = 1\n@exercise\ndef longest_prompt(n_parameters, n_embd, share):\n    pass\ny = 2"
+    solved = with_solutions_and_findings(stub)
+    assert "return int(share * n_parameters / n_embd)" in solved
+    assert solved.startswith("x = 1\n@exercise\ndef longest") and solved.endswith("\ny = 2")
+    text = folded("**What to notice.** It is red.\n\n## 2. Next\n\n**What to notice.** No.")
+    assert text.startswith("<details>") and text.index("red") < text.index("</details>")
+    assert text.endswith("</details>\n\n## 2. Next\n\n**What to notice.** No.")
+
+
+@EACH
+def test_titles_ask_in_class_and_tell_in_the_solved_copy(lesson):
+    for code in code_of(read_lesson(lesson)):
+        named = [
+            getattr(node.targets[0], "id", None)
+            for node, _, _ in statements(code)
+            if isinstance(node, ast.Assign)
+        ]
+        assert named.count("title") == named.count("found"), code
+    for code in code_of(class_copy(read_lesson(lesson))):
+        for node, _, _ in statements(code):
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "title":
+                assert ast.literal_eval(node.value).endswith("?"), "a title asks"
+
+
 # ------------------------------------------------------------------ what is stored
 
 
 @EACH
-def test_stored_outputs_are_one_run_without_errors(path):
-    code = cells(path)
+def test_stored_outputs_are_one_run_without_errors(lesson):
+    code = [cell for cell in stored(solved_copy_of(lesson)) if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = []
     for cell in code:
@@ -64,14 +123,14 @@ def test_stored_outputs_are_one_run_without_errors(path):
     assert all(output["output_type"] != "error" for output in outputs)
     assert all(output.get("name") != "stderr" for output in outputs), "progress and warnings"
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert path.stat().st_size < 1_000_000
+    assert solved_copy_of(lesson).stat().st_size < 1_000_000
 
 
 @EACH
-def test_stored_outputs_hold_no_path_of_a_machine(path):
+def test_stored_outputs_hold_no_path_of_a_machine(lesson):
     said = []
-    for cell in cells(path):
-        for output in cell["outputs"]:
+    for cell in stored(solved_copy_of(lesson)):
+        for output in cell.get("outputs", []):
             data = {**output.get("data", {}), "image/png": ""}
             said.append({**output, "data": data})
     text = json.dumps(said)
@@ -79,22 +138,31 @@ def test_stored_outputs_hold_no_path_of_a_machine(path):
 
 
 @EACH
-def test_cells_are_few_short_and_plain(path):
-    code, prose = texts(path), texts(path, "markdown")
-    assert len(code) + len(prose) <= 24
-    for text in prose:
-        for notice in re.findall(r"\*\*What to notice\.\*\*.*?(?=\n#|\Z)", text, re.DOTALL):
-            assert len(notice.split()) <= 90, notice
-            assert len(re.findall(r"\d[\d,.]*", notice)) <= 6, notice
-    for text in code:
-        lines = text.split("\n")
-        assert len(lines) <= 12 and max(map(len, lines)) <= 100, lines[0]
-        assert not any(line.lstrip().startswith(("%", "!", "?")) for line in lines), "magic"
+def test_every_exercise_is_right_in_the_solved_copy(lesson):
+    for cell in stored(solved_copy_of(lesson)):
+        if "@exercise" in "".join(cell["source"]):
+            said = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+            assert said == "right\n"
 
 
 @EACH
-def test_what_our_files_have_is_imported(path):
-    written = names_defined(source(path)) - set(exercises())
+def test_cells_are_few_short_and_plain(lesson):
+    cells = read_lesson(lesson)
+    code, prose = code_of(cells), prose_of(cells)
+    for text in prose:
+        for notice in re.findall(r"\*\*What to notice\.\*\*.*?(?=\n#|\Z)", text, re.DOTALL):
+            assert len(notice.split()) <= 110, notice
+            assert text.startswith("**What to notice.**"), "only at the beginning is it folded"
+    for text in code:
+        lines = text.split("\n")
+        assert len(lines) <= 20 and max(map(len, lines)) <= 100, lines[0]
+        assert not any(line.lstrip().startswith(("%", "!", "?")) for line in lines), "magic"
+        assert "pyplot" not in text and "axis." not in text, "drawing lives in drawings.py"
+
+
+@EACH
+def test_what_our_files_have_is_imported(lesson):
+    written = names_defined("\n".join(code_of(read_lesson(lesson)))) - set(exercises())
     for file in OURS:
         assert not written & names_defined(file.read_text(encoding="utf-8")), file.name
 
@@ -105,21 +173,21 @@ def test_what_our_files_have_is_imported(path):
 def exercises():
     import checks
 
-    return [name for name, item in vars(checks).items() if hasattr(item, "__wrapped__")]
+    return list(checks.CHECKS)
 
 
 @functools.cache
 def stubs():
-    """{name: (function of the notebook, its notebook)} of all that is left to solve."""
+    """{name: (function of the lesson, the lesson)} of all that is left to solve."""
     found = {}
-    for path in NOTEBOOKS:
-        for text in texts(path):
-            stub, _, check = text.partition("\n\nprint(checks.")
-            if check:
-                space = {}
-                exec("import torch\n" + stub, space)
-                [name] = re.findall(r"^def (\w+)", stub, re.MULTILINE)
-                found[name] = space[name], path
+    for lesson in LESSONS:
+        for code in code_of(read_lesson(lesson)):
+            for node, _, _ in statements(code):
+                if is_exercise(node):
+                    node.decorator_list = []
+                    space = {"torch": torch}
+                    exec(ast.unparse(node), space)
+                    found[node.name] = space[node.name], lesson
     return found
 
 
@@ -127,13 +195,14 @@ def test_every_exercise_has_a_stub_a_check_and_a_solution():
     import solutions
 
     assert sorted(stubs()) == sorted(exercises())
-    for name, (stub, path) in stubs().items():
-        assert inspect.signature(stub) == inspect.signature(getattr(solutions, name))
-        assert f"print(checks.{name}({name}))" in source(path) and stub.__doc__
-    for path in NOTEBOOKS:
-        count = sum(where == path for _, where in stubs().values())
-        hints = sum("<summary>Hint" in text for text in texts(path, "markdown"))
-        assert 3 <= count <= 4 and hints == count, path
+    for name, (stub, _) in stubs().items():
+        solution = getattr(solutions, name)
+        assert inspect.signature(stub) == inspect.signature(solution)
+        assert stub.__doc__ and inspect.getdoc(stub) == inspect.getdoc(solution), name
+    for lesson in LESSONS:
+        count = sum(where == lesson for _, where in stubs().values())
+        hints = sum("<summary>Hint" in text for text in prose_of(read_lesson(lesson)))
+        assert 2 <= count <= 4 and hints == count, lesson
 
 
 @pytest.mark.parametrize("name", exercises())
@@ -142,12 +211,40 @@ def test_a_check_knows_right_from_wrong(name):
     import solutions
     from wrong_answers import WRONG
 
-    check, state = getattr(checks, name), torch.get_rng_state()
+    check, state = checks.CHECKS[name], torch.get_rng_state()
     assert check(getattr(solutions, name)) == "right"
     assert torch.equal(torch.get_rng_state(), state), "the notebook's next random numbers change"
     assert check(stubs()[name][0]).startswith("not yet: replace")
     assert re.match("not yet: (?!replace|your function stopped)", check(WRONG[name]))
     assert check(lambda *arguments: None).startswith("not yet: ")
+
+
+def test_a_notebook_goes_on_with_the_students_function_once_it_is_right(capsys):
+    import solutions
+    from checks import exercise
+
+    def longest_prompt(n_parameters, n_embd, share):
+        return int(share * n_parameters / n_embd)
+
+    assert exercise(longest_prompt) is longest_prompt
+    assert capsys.readouterr().out == "right\n"
+
+    def longest_prompt(n_parameters, n_embd, share):
+        return 7
+
+    assert exercise(longest_prompt) is solutions.longest_prompt
+    said = capsys.readouterr().out
+    assert said.startswith("not yet: ") and "goes on with longest_prompt of classroom/solu" in said
+
+
+def test_the_first_cell_says_by_how_much_numbers_may_differ():
+    import shared
+
+    marks = shared.SOLVED_SENTENCES.read_text(encoding="utf-8").split()
+    assert len(set(marks)) == shared.TEST
+    assert "0.02" in shared.sentences_differ(marks)
+    said = shared.sentences_differ(marks[:237] + ["x", "y", "z"])
+    assert said.startswith("3 of the 240 test sentences")
 
 
 # ------------------------------------------------------------------ what they import
@@ -222,16 +319,36 @@ def test_arms_are_watched_where_a_notebook_looks():
 
 
 def main():
-    """Each notebook's code in a fresh process, with figures drawn into nothing."""
-    for path in NOTEBOOKS:
-        if len(sys.argv) == 1 or path.name[0] in sys.argv[1:]:
+    """The code of both forms of each class in fresh processes, figures drawn into nothing: one
+    process for the class copy and one for the solved copy, side by side."""
+    for lesson in LESSONS:
+        if len(sys.argv) == 1 or lesson.name[0] in sys.argv[1:]:
             start = time.time()
-            with tempfile.NamedTemporaryFile("w", suffix=".py", delete=False) as file:
-                file.write(source(path))
-            environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(FOLDER)}
-            subprocess.run([sys.executable, file.name], cwd=FOLDER, env=environment, check=True)
-            os.unlink(file.name)
-            print(f"{path.name}: {time.time() - start:.0f} s", flush=True)
+            cells = read_lesson(lesson)
+            in_class = started(code_of(class_copy(cells)), FOLDER)
+            solved = started(code_of(solved_copy(cells)), FOLDER / "solved")
+            finish(in_class, lesson)
+            said = finish(solved, lesson)
+            if "not yet" in said:
+                sys.exit(f"{lesson.name}: an exercise of the solved copy is not right:\n{said}")
+            print(f"{lesson.stem}: {time.time() - start:.0f} s, both forms", flush=True)
+
+
+def started(code, folder):
+    """The process that runs these cells, on one core."""
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", "\n\n".join(code)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, text=True)
+
+
+def finish(process, lesson):
+    """What it printed; the end of the tests where it failed."""
+    said, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"{lesson.name}: exit code {process.returncode}\n{said}")
+    return said
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Checks of the exercises: each takes a student's function and returns "right", or a sentence that
-begins with "not yet" and says what differs."""
+"""The exercises: `@exercise` above a student's function checks it on the spot. Below stand the
+checks. Each takes a student's function and returns "right", or a sentence that begins with "not yet"
+and says what differs."""
 
 import functools
 import math
 import random
+import sys
 import tempfile
 from pathlib import Path
 from statistics import mean, median
@@ -11,25 +13,46 @@ from statistics import mean, median
 import torch
 import torch.nn.functional as F
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+import solutions
+
 from model import GPT, GPTConfig, Past, visible
 from softprompt import PrefixTuning, PromptTuning, save
 from train import mean_error
 
 
-def exercise(check):
-    """A check that never stops the notebook: `check` returns None, or what differs."""
+def exercise(student):
+    """What stands above a function of the student's: say whether it is right, and what the notebook
+    uses from here on. That is the student's own function, or, until it is right, ours."""
+    name = student.__name__
+    verdict = CHECKS[name](student)
+    print(verdict)
+    if verdict == RIGHT:
+        return student
+    print(f"Until it is right, the notebook goes on with {name} of classroom/solutions.py.")
+    return getattr(solutions, name)
 
-    @functools.wraps(check)
+
+RIGHT = "right"
+CHECKS = {}  # {name of the exercise: takes a student's function, returns RIGHT or what differs}
+
+
+def check(judge):
+    """Make a check of an exercise of that name: `judge` takes the student's function and returns
+    None, or what differs. The check never stops the notebook."""
+
+    @functools.wraps(judge)
     def run(student):
         try:
             with torch.random.fork_rng(devices=[]):  # the notebook's random numbers go on as before
-                differs = check(student)
+                differs = judge(student)
         except NotImplementedError:
             differs = "replace `raise NotImplementedError` by your code"
         except Exception as problem:
             differs = f"your function stopped with {type(problem).__name__}: {problem}"
-        return f"not yet: {differs}" if differs else "right"
+        return f"not yet: {differs}" if differs else RIGHT
 
+    CHECKS[judge.__name__] = run
     return run
 
 
@@ -66,7 +89,7 @@ def differs(got, want, about, close=1e-4):
 # -------------------------------------------------- 1: a prompt is a matrix
 
 
-@exercise
+@check
 def vectors_before_text(student):
     model, gen = tiny(), torch.Generator().manual_seed(1)
     for B, P, T in ((2, 3, 4), (1, 2, 5), (3, 4, 4)):
@@ -85,7 +108,7 @@ def vectors_before_text(student):
             return wrong
 
 
-@exercise
+@check
 def one_prompt_step(student):
     gen = torch.Generator().manual_seed(2)
     for B, P, T, rate in ((2, 3, 5, 0.1), (1, 2, 4, 1.0)):
@@ -113,7 +136,7 @@ def one_prompt_step(student):
             return f"{about} the result still has a gradient; use detach()"
 
 
-@exercise
+@check
 def longest_prompt(student):
     for N, C, share in (
         (1_557_611_200, 1600, 1e-5),
@@ -133,7 +156,7 @@ def longest_prompt(student):
 # -------------------------------------------------- 2: can you read it?
 
 
-@exercise
+@check
 def random_steps(student):
     gen = torch.Generator().manual_seed(1)
     for P, C in ((3, 4), (1, 6), (5, 2)):
@@ -156,7 +179,7 @@ def random_steps(student):
             return f"{about} the steps are as long as they should be, but not along the noise"
 
 
-@exercise
+@check
 def snap_to_tokens(student):
     gen = torch.Generator().manual_seed(3)
     for P, V, C in ((4, 9, 5), (1, 20, 3), (6, 6, 4)):
@@ -170,7 +193,7 @@ def snap_to_tokens(student):
             return f"{about} you return {got.tolist()}, it is {want.tolist()}"
 
 
-@exercise
+@check
 def same_mistakes(student):
     cases = (
         ("abcb", "abbb", "aaaa", (0.75, 2 / 3)),
@@ -191,7 +214,7 @@ def same_mistakes(student):
 # -------------------------------------------------- 3: attention and what it costs
 
 
-@exercise
+@check
 def kv_cache_bytes(student):
     for L, H, Hkv, D, T in ((2, 4, 4, 8, 5), (2, 4, 2, 8, 7), (3, 6, 1, 4, 1)):
         config = GPTConfig(11, 16, L, H, 32, Hkv, D)
@@ -205,7 +228,7 @@ def kv_cache_bytes(student):
             )
 
 
-@exercise
+@check
 def fixed_pattern(student):
     for T, stride in ((8, 4), (10, 3), (6, 1), (5, 8)):
         want = torch.zeros(T, T, dtype=torch.bool)
@@ -228,7 +251,7 @@ def fixed_pattern(student):
             )
 
 
-@exercise
+@check
 def running_lse(student):
     gen = torch.Generator().manual_seed(0)
     for scale, about in (
@@ -247,7 +270,7 @@ def running_lse(student):
                 )
 
 
-@exercise
+@check
 def ring_work(student):
     for T, R in ((8, 2), (12, 4), (5, 1), (6, 6)):
         see, n = torch.ones(T, T, dtype=torch.bool).tril(), T // R
@@ -260,7 +283,7 @@ def ring_work(student):
 # -------------------------------------------------- 4: a prefix is a learned cache
 
 
-@exercise
+@check
 def count_numbers(student):
     for L, H, Hkv, C, D, P in ((2, 4, 2, 32, 8, 5), (3, 4, 4, 16, 4, 1), (1, 6, 1, 24, 10, 7)):
         config = GPTConfig(11, 16, L, H, C, Hkv, D)
@@ -274,7 +297,7 @@ def count_numbers(student):
             )
 
 
-@exercise
+@check
 def merge(student):
     gen = torch.Generator().manual_seed(1)
     T, D, scale = 4, 8, 8**-0.5
@@ -290,7 +313,7 @@ def merge(student):
             return wrong
 
 
-@exercise
+@check
 def zero_mass(student):
     gen = torch.Generator().manual_seed(0)
     for shape, P in (((5,), 3), ((2, 4, 6), 1), ((3, 2), 0), ((4, 3), 50)):
@@ -302,7 +325,7 @@ def zero_mass(student):
             return wrong
 
 
-@exercise
+@check
 def silent_prefix(student):
     for heads, P in ((4, 3), (2, 8)):
         model = tiny(n_head=4, n_embd=32, n_kv_head=heads)
@@ -326,7 +349,7 @@ def silent_prefix(student):
 # -------------------------------------------------- 5: where to start
 
 
-@exercise
+@check
 def steps_to(student):
     steps, losses = [0, 1, 2, 4, 8, 16], [3.0, 2.0, 1.0, 1.5, 0.5, 0.75]
     for threshold, want in ((1.5, 2), (2.0, 1), (4.0, 0), (0.75, 8), (0.25, math.inf)):
@@ -338,7 +361,7 @@ def steps_to(student):
             )
 
 
-@exercise
+@check
 def bootstrap_ratio(student):
     gen = random.Random(0)
     for n, m in ((5, 5), (7, 4), (1, 3)):
@@ -359,7 +382,7 @@ def bootstrap_ratio(student):
             )
 
 
-@exercise
+@check
 def fair_medians(student):
     gen = random.Random(0)
     for n in (3, 5):
@@ -385,7 +408,7 @@ def fair_medians(student):
                 )
 
 
-@exercise
+@check
 def came_down(student):
     steps, losses = [0, 1, 2, 4, 8, 16], [3.0, 2.0, 2.5, 1.0, 0.5, 0.75]
     for goal, want in (
@@ -408,7 +431,7 @@ def came_down(student):
 # -------------------------------------------------- 6: how long, and how far
 
 
-@exercise
+@check
 def one_se(student):
     gen = random.Random(0)
     cases = [
@@ -435,7 +458,7 @@ def one_se(student):
             )
 
 
-@exercise
+@check
 def reaches(student):
     for L, W, P in ((1, 3, 2), (2, 3, 4), (3, 4, 1), (2, 1, 3)):
         model, T = tiny(n_layer=L, window=W), 12
@@ -459,7 +482,7 @@ def reaches(student):
                     )
 
 
-@exercise
+@check
 def keys_seen(student):
     for P, W, pinned in ((3, 4, 3), (3, 4, 0), (5, 2, 2), (1, 8, 1), (0, 3, 0), (6, 1, 6)):
         for t in range(12):
@@ -476,7 +499,7 @@ def keys_seen(student):
 # -------------------------------------------------- 7: hundreds of prompts, and scale
 
 
-@exercise
+@check
 def mixed_logits(student):
     model, gen, calls = tiny(), torch.Generator().manual_seed(1), []
     model.model.layers[0].register_forward_hook(lambda *_: calls.append(None))
@@ -500,7 +523,7 @@ def mixed_logits(student):
             )
 
 
-@exercise
+@check
 def refuse(student):
     model, other, nudged = tiny(), tiny(seed=1), tiny()
     weight = nudged.model.layers[1].mlp.up_proj.weight
@@ -524,7 +547,7 @@ def refuse(student):
         return f"for a damaged file you return {short(got)}, expected a ValueError"
 
 
-@exercise
+@check
 def gap_closed(student):
     cases = (
         ("English is behind", 0.3, [0.7, 0.8], [0.9, 0.9], 0.75),
@@ -548,7 +571,7 @@ def gap_closed(student):
 # -------------------------------------------------- 8: a real model
 
 
-@exercise
+@check
 def likeliest(student):
     model, gen = tiny(), torch.Generator().manual_seed(4)
     for lengths in ((1, 3), (2, 2, 2), (1, 2, 4), (3, 1), (1, 2), (1, 1, 5), (2, 1), (4, 1, 3)):
@@ -571,7 +594,7 @@ def likeliest(student):
             )
 
 
-@exercise
+@check
 def distil_loss(student):
     gen = torch.Generator().manual_seed(6)
     for n, V, scale in ((1, 4, 1), (5, 7, 2), (3, 11, 300)):
@@ -597,7 +620,7 @@ def distil_loss(student):
             return wrong
 
 
-@exercise
+@check
 def peft_prefix(student):
     gen = torch.Generator().manual_seed(5)
     for L, Hkv, P, D in ((2, 3, 4, 2), (1, 1, 1, 4), (3, 2, 5, 2)):

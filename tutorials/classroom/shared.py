@@ -1,21 +1,67 @@
-"""What several notebooks share: how they train arms and count right answers, colours and labels."""
+"""What several classes share: the base and the sentences, how arms are trained and counted, and the
+tables that took long to measure."""
 
-import train
-from train import fit, measure
+import sys
+from pathlib import Path
+
+CLASSROOM = Path(__file__).parent
+TUTORIALS = CLASSROOM.parent
+ROOT = TUTORIALS.parent
+sys.path.insert(0, str(TUTORIALS))
+sys.path.insert(0, str(ROOT))
+
+from train import Lab, fit, hashed, load_base, load_data, measure, new_arm, read_results, say
 
 EXAMPLES = 16  # sentences a step, for each arm
 TEST = 240  # sentences of every final number, as in the main job
 VALID = 32  # sentences of a curve
 
-LABELS = {
-    "none": "no prompt",
-    "wording": "best hard prompt",
-    "prompt": "prompt tuning",
-    "prefix": "prefix tuning",
-    "lora": "LoRA",
-    "full": "fine-tuning all weights",
-}
-COLOURS = {**train.COLOURS, "lora": "#CC79A7", "full": "#D55E00"}
+
+# ------------------------------------------------------------------ the base and the sentences
+
+# Of the test sentences that the solved copies were made with, the first bytes of their hashes.
+SOLVED_SENTENCES = CLASSROOM / "measured" / "test_sentences.txt"
+
+
+def open_lab(out=ROOT / "out"):
+    """The frozen base, its tokenizer and the sentences of the packages that are installed here.
+    Says by how much numbers may differ from the solved copies."""
+    lab = Lab(*load_base(device="cpu"), load_data(out))
+    say(sentences_differ(test_marks(lab)))
+    return lab
+
+
+def test_marks(lab):
+    """A mark of each test sentence, from its text."""
+    return [hashed(sentence.text)[:4].hex() for sentence in lab.data["test"][:TEST]]
+
+
+def sentences_differ(marks):
+    """In words, by how much numbers may differ from the solved copies."""
+    solved = set(SOLVED_SENTENCES.read_text(encoding="utf-8").split())
+    others = len(set(marks) - solved)
+    if not others:
+        return (
+            "The test sentences are those of the solved copy: a share may differ by 0.02, since "
+            "other processors round otherwise."
+        )
+    return (
+        f"{others} of the {len(marks)} test sentences are not those of the solved copy, since other "
+        "versions of the packages are installed: a share may differ by 0.06, two standard errors."
+    )
+
+
+def write_test_marks(lab):
+    """Remember the test sentences of this run as those of the solved copies."""
+    SOLVED_SENTENCES.write_text("\n".join(test_marks(lab)) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------ arms
+
+
+def arms_of(lab, task, start, length, rate, seeds, method="prompt"):
+    """One arm for each seed."""
+    return [new_arm(lab, task, method, start, length, rate, seed) for seed in seeds]
 
 
 def watch(lab, arms, steps, looks, examples=EXAMPLES):
@@ -38,3 +84,12 @@ def learn(lab, arms, steps, examples=EXAMPLES):
     """Train all arms as one batch. Returns what share of the test sentences each has right."""
     watch(lab, arms, steps, (), examples)
     return right_on_test(lab, arms)
+
+
+# ------------------------------------------------------------------ what took long to measure
+
+
+def measured(name, columns):
+    """The rows of a table in classroom/measured; `columns` is {name: type}. The script that made
+    the table, and makes it again, has the table's name."""
+    return read_results(CLASSROOM / "measured" / f"{name}.csv", columns)

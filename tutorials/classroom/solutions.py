@@ -13,6 +13,7 @@ from softprompt import PromptTuning, prefill
 
 
 def vectors_before_text(model, vectors, idx):
+    """vectors (P, C), idx (B, T) ids -> logits (B, T, V) of the text behind the vectors."""
     text = model.model.embed_tokens(idx)  # (B, T, C)
     shared = vectors.expand(len(idx), -1, -1)  # (B, P, C)
     logits, _ = model(embeds=torch.cat((shared, text), 1))  # (B, P + T, V)
@@ -20,6 +21,7 @@ def vectors_before_text(model, vectors, idx):
 
 
 def one_prompt_step(model, vectors, idx, targets, rate):
+    """vectors (P, C), idx and targets (B, T) -> the vectors after one step (P, C), no gradient."""
     moving = vectors.clone().requires_grad_()  # (P, C), a copy
     _, past = model(embeds=moving[None])
     model.loss(idx, targets, past).backward()
@@ -27,6 +29,7 @@ def one_prompt_step(model, vectors, idx, targets, rate):
 
 
 def longest_prompt(n_parameters, n_embd, share):
+    """The largest P, an int, whose P C numbers are at most `share` times the parameters."""
     return int(share * n_parameters / n_embd)
 
 
@@ -34,16 +37,20 @@ def longest_prompt(n_parameters, n_embd, share):
 
 
 def random_steps(start, tuned, noise):
+    """start, tuned, noise (P, C) -> (P, C): from start, as far as tuned, but along the noise."""
     distances = (tuned - start).norm(dim=1, keepdim=True)  # (P, 1)
     return start + distances * F.normalize(noise, dim=1)  # (P, C)
 
 
 def snap_to_tokens(vectors, table):
+    """vectors (P, C), table (V, C) -> ids (P,) of the nearest rows by cosine."""
     cosines = F.normalize(vectors, dim=1) @ F.normalize(table, dim=1).T  # (P, V)
     return cosines.argmax(1)  # (P,)
 
 
 def same_mistakes(first, second, truth):
+    """Three lists of answers -> two shares: how often first and second are equal, of all sentences
+    and of those that first gets wrong (None where it gets none wrong)."""
     same = [a == b for a, b in zip(first, second)]
     mistakes = [a == b for a, b, right in zip(first, second, truth) if a != right]
     return sum(same) / len(same), sum(mistakes) / len(mistakes) if mistakes else None
@@ -53,11 +60,13 @@ def same_mistakes(first, second, truth):
 
 
 def kv_cache_bytes(config, T):
+    """The bytes of keys and values of T tokens in all layers, one row, float32: an int."""
     numbers = 2 * config.n_layer * config.n_kv_head * config.head_dim * T  # keys and values
     return 4 * numbers
 
 
 def fixed_pattern(T, stride):
+    """True where a query (row) sees a key (column): a bool tensor (T, T)."""
     t, s = torch.arange(T)[:, None], torch.arange(T)  # (T, 1), (T,)
     same_block = s // stride == t // stride  # (T, T)
     last_of_block = s % stride == stride - 1  # (T,)
@@ -65,6 +74,7 @@ def fixed_pattern(T, stride):
 
 
 def running_lse(parts):
+    """The log-sum-exp of all scores in all parts: a float."""
     top, total = -math.inf, 0.0
     for part in parts:
         new = max(top, part.max().item())
@@ -75,6 +85,7 @@ def running_lse(parts):
 
 
 def ring_work(T, R):
+    """The pairs of workers 0 to R - 1: a list of R ints. T is a multiple of R."""
     n = T // R  # tokens of a worker
     own = n * (n + 1) // 2  # pairs with its own keys
     return [own + r * n * n for r in range(R)]  # and with all keys of the r workers before it
@@ -84,19 +95,23 @@ def ring_work(T, R):
 
 
 def count_numbers(config, P):
+    """How many numbers are learned: (in a prompt, in a prefix) of P virtual tokens."""
     return P * config.n_embd, 2 * config.n_layer * config.n_kv_head * config.head_dim * P
 
 
 def merge(own, own_lse, prefix, prefix_lse):
+    """Attention over both, (T, D), from the text's output (T, D) and lse (T,) and the prefix's."""
     m = torch.sigmoid(prefix_lse - own_lse)[:, None]  # (T, 1)
     return (1 - m) * own + m * prefix  # (T, D)
 
 
 def zero_mass(scores, P):
+    """The share of P zero keys beside keys with these scores: (..., S) -> (...)."""
     return P / (P + scores.exp().sum(-1))  # (...)
 
 
 def silent_prefix(model, P):
+    """A Past of one row with P slots that nobody ever sees."""
     config = model.config
     none = [torch.zeros(1, config.n_kv_head, P, config.head_dim)] * config.n_layer
     return Past(none, none, torch.full((1, P), -1))
@@ -106,6 +121,8 @@ def silent_prefix(model, P):
 
 
 def steps_to(steps, losses, threshold):
+    """The first of `steps` with a loss at or below the threshold, math.inf where there is none.
+    steps: a list of ints, going up. losses: a list of floats, as many."""
     for step, loss in zip(steps, losses):
         if loss <= threshold:
             return step
@@ -113,12 +130,16 @@ def steps_to(steps, losses, threshold):
 
 
 def bootstrap_ratio(a, b, draws):
+    """The 95 % interval (low, high) of median(a) / median(b).
+    a, b: lists of numbers. draws: pairs (indices into a, indices into b), lists of ints."""
     ratios = sorted(median(a[x] for x in i) / median(b[x] for x in j) for i, j in draws)
     n = round(0.025 * (len(draws) - 1))
     return ratios[n], ratios[-1 - n]
 
 
 def fair_medians(tuning, race):
+    """tuning is {start: {rate: [losses]}}, race is {start: {rate: [steps]}} with the same keys
+    -> {start: the median of its steps in the race, at the rate that tuning chooses}."""
     medians = {}
     for start, losses in tuning.items():
         rate = min(losses, key=lambda rate: mean(losses[rate]))  # the race has no say in this
@@ -127,6 +148,8 @@ def fair_medians(tuning, race):
 
 
 def came_down(steps, losses, goal):
+    """When the losses first come down to the goal, between two steps on a straight line: a number.
+    It is steps[0] where they begin at or below the goal, math.inf where they never get there."""
     before = None  # the step and the loss of the point before
     for step, loss in zip(steps, losses):
         if loss <= goal and before is None:
@@ -142,6 +165,8 @@ def came_down(steps, losses, goal):
 
 
 def one_se(lengths, accuracies, n):
+    """lengths in any order, for each of them a list of runs, all on the same n sentences
+    -> one of the lengths. The standard error is that of seeds and sentences, as above."""
     found = []  # (mean, standard error) of each length
     for runs in accuracies:
         p = mean(runs)
@@ -151,11 +176,15 @@ def one_se(lengths, accuracies, n):
 
 
 def reaches(L, W, P, j, t):
+    """L layers, window W, nothing pinned: True where virtual token j (from 0) of P can change the
+    logits at text position t (from 0), else False."""
     distance = P + t - j  # text position t stands behind all P virtual tokens
     return distance <= L * (W - 1)
 
 
 def keys_seen(t, P, W, pinned):
+    """How many keys the query at text position t (from 0) sees in one layer, itself included,
+    behind P virtual tokens, of which the first `pinned` are pinned (0 <= pinned <= P)."""
     before = P + t + 1  # all keys up to the query itself
     near = min(W, before)
     return near + min(pinned, before - near)
@@ -165,6 +194,7 @@ def keys_seen(t, P, W, pinned):
 
 
 def mixed_logits(model, vectors, rows):
+    """vectors: B tensors (P_i, C); rows: B lists of ids -> logits (B, V) at the last tokens."""
     T = max(map(len, rows))
     idx = torch.tensor([[-1] * (T - len(row)) + row for row in rows])  # (B, T)
     past = prefill([PromptTuning(x) for x in vectors], model)
@@ -173,11 +203,13 @@ def mixed_logits(model, vectors, rows):
 
 
 def refuse(path, model):
+    """True where the prompt in the file is of another base, False where it is of this one."""
     content = read(path, "a soft prompt", ("kind", "base"))
     return content["base"] != model.fingerprint()
 
 
 def gap_closed(english, prompt, full):
+    """A share, two lists of shares (one a seed) -> the part of the gap closed, or None."""
     gap = mean(full) - english
     if gap <= 0:
         return None
@@ -188,6 +220,8 @@ def gap_closed(english, prompt, full):
 
 
 def likeliest(model, past, question, answers):
+    """The index of the likeliest of `answers` (lists of ids) behind `question` (a list of ids).
+    `past` (one row, or None) comes before both."""
     total = []
     for answer in answers:
         logits, _ = model(torch.tensor([question + answer]), past)  # (1, T, V)
@@ -197,10 +231,12 @@ def likeliest(model, past, question, answers):
 
 
 def distil_loss(teacher, student):
+    """Logits (n, V) of the teacher and the student -> mean divergence over n in nats, a scalar."""
     p, q = teacher.log_softmax(-1), student.log_softmax(-1)  # (n, V) each
     return (p.exp() * (p - q)).sum(-1).mean()  # ()
 
 
 def peft_prefix(keys, values):
+    """Keys and values (L, Hkv, P, D) -> (P, 2 L Hkv D)."""
     both = torch.stack((keys, values))  # (2, L, Hkv, P, D)
     return both.permute(3, 1, 0, 2, 4).flatten(1)  # (P, 2 L Hkv D)

@@ -24,9 +24,11 @@ CLASSROOM = FOLDER / "classroom"
 sys.path[:0] = [str(CLASSROOM), str(FOLDER), str(ROOT)]
 
 from build import (  # noqa: E402
+    HOMEWORK,
     LESSONS,
     class_copy,
     class_copy_of,
+    class_minutes,
     folded,
     is_exercise,
     notebook,
@@ -158,6 +160,22 @@ def test_cells_are_few_short_and_plain(lesson):
         assert len(lines) <= 20 and max(map(len, lines)) <= 100, lines[0]
         assert not any(line.lstrip().startswith(("%", "!", "?")) for line in lines), "magic"
         assert "pyplot" not in text and "axis." not in text, "drawing lives in drawings.py"
+
+
+@EACH
+def test_a_class_fits_into_45_minutes(lesson):
+    assert class_minutes(read_lesson(lesson)) <= 45
+    said = (FOLDER / "README.md").read_text(encoding="utf-8")
+    [row] = re.findall(rf"^.*\({lesson.stem}\.ipynb\).*$", said, re.MULTILINE)
+    assert f"| {class_minutes(read_lesson(lesson))} min |" in row, "the table of classes"
+
+
+def test_homework_and_what_follows_it_takes_no_minutes():
+    prose, code = ("markdown", "word " * 220), ("code", "x = 1")
+    exercise = ("code", "@exercise\ndef f():\n    pass")
+    homework = ("markdown", HOMEWORK)
+    assert class_minutes([prose, code, code, exercise]) == 14
+    assert class_minutes([prose, code, homework, code, exercise, prose]) == 3
 
 
 @EACH

@@ -27,16 +27,15 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-CLASSROOM = Path(__file__).parent
-TUTORIALS = CLASSROOM.parent
-sys.path.insert(0, str(CLASSROOM))
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import shared
 import solutions
 
 from model import InputError
 from train import guard, refuse, say, write_text
 
+CLASSROOM = Path(__file__).parent
+TUTORIALS = CLASSROOM.parent
 LESSONS = sorted((CLASSROOM / "lessons").glob("[0-9]_*.py"))
 NOTICE = "**What to notice.**"
 
@@ -142,6 +141,28 @@ def links_one_folder_down(text):
 SOLVED_COPY = {"code": with_solutions_and_findings, "markdown": links_one_folder_down}
 
 
+# ------------------------------------------------------------------ how long a class takes
+
+WORDS_A_MINUTE, MINUTES_A_RUN, MINUTES_AN_EXERCISE = 110, 1, 10
+HOMEWORK = "## Homework"
+
+
+def class_minutes(cells):
+    """Minutes in class: reading, running and looking, ten for an exercise. Homework is not in it."""
+    words = runs = exercises = 0
+    for kind, text in cells:
+        if text.startswith(HOMEWORK):
+            break
+        if kind == "markdown":
+            words += len(text.split())
+        elif any(is_exercise(node) for node, _, _ in statements(text)):
+            exercises += 1
+        else:
+            runs += 1
+    minutes = words / WORDS_A_MINUTE + MINUTES_A_RUN * runs + MINUTES_AN_EXERCISE * exercises
+    return round(minutes)
+
+
 # ------------------------------------------------------------------ notebooks
 
 
@@ -211,7 +232,7 @@ def main(arguments=None):
         shared.write_test_marks(shared.open_lab())
     for lesson in LESSONS:
         if lesson.name[0] in (settings.numbers or every):
-            say(lesson.stem)
+            say(f"{lesson.stem}: {class_minutes(read_lesson(lesson))} minutes in class")
             build(lesson, settings.solved)
 
 

@@ -1,6 +1,6 @@
 """The exercises: `@exercise` above a student's function checks it on the spot. Below stand the
-checks. Each takes a student's function and returns "right", or a sentence that begins with "not yet"
-and says what differs."""
+checks. Each takes a student's function and returns "right", or a sentence that begins with "not
+yet" and says what differs."""
 
 import functools
 import math

@@ -4,13 +4,12 @@ tables that took long to measure."""
 import sys
 from pathlib import Path
 
-CLASSROOM = Path(__file__).parent
-TUTORIALS = CLASSROOM.parent
-ROOT = TUTORIALS.parent
-sys.path.insert(0, str(TUTORIALS))
-sys.path.insert(0, str(ROOT))
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from train import Lab, fit, hashed, load_base, load_data, measure, new_arm, read_results, say
+
+CLASSROOM = Path(__file__).parent
+ROOT = CLASSROOM.parents[1]
 
 EXAMPLES = 16  # sentences a step, for each arm
 TEST = 240  # sentences of every final number, as in the main job
@@ -46,8 +45,9 @@ def sentences_differ(marks):
             "other processors round otherwise."
         )
     return (
-        f"{others} of the {len(marks)} test sentences are not those of the solved copy, since other "
-        "versions of the packages are installed: a share may differ by 0.06, two standard errors."
+        f"{others} of the {len(marks)} test sentences are not those of the solved copy, since "
+        "other versions of the packages are installed here: a share may differ by 0.06, which is "
+        "two standard errors."
     )
 
 

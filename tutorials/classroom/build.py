@@ -148,7 +148,7 @@ HOMEWORK = "## Homework"
 
 
 def class_minutes(cells):
-    """Minutes in class: reading, running and looking, ten for an exercise. Homework is not in it."""
+    """Minutes in class, homework not counted: reading, running and looking, ten an exercise."""
     words = runs = exercises = 0
     for kind, text in cells:
         if text.startswith(HOMEWORK):

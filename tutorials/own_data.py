@@ -944,9 +944,6 @@ def add_answer(commands):
 
 
 def main(arguments=None):
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a character shows its code
-            stream.reconfigure(errors="backslashreplace")
     settings = parse(arguments)
     settings.run(settings)
 

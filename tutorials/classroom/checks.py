@@ -13,7 +13,7 @@ from statistics import mean, median
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import solutions
 
 from model import GPT, GPTConfig, Past, visible

@@ -4,11 +4,11 @@ tables that took long to measure."""
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from train import Lab, fit, hashed, load_base, load_data, measure, new_arm, read_results, say
 
-CLASSROOM = Path(__file__).parent
+CLASSROOM = Path(__file__).resolve().parent
 ROOT = CLASSROOM.parents[1]
 
 EXAMPLES = 16  # sentences a step, for each arm

@@ -82,10 +82,12 @@ def steps_over_rate(needed, live, last, task, title):
     figure, axes = new_axes(title, 9, 5.4)
     axis = axes[0, 0]
     train.draw_steps_over_rate(axis, needed, last, task)
-    for (_, rate), seeds in live.items():
+    starts = list(dict.fromkeys(start for start, _ in needed))
+    for (start, rate), seeds in live.items():
         heights = [train.height_of(steps, last) for steps in seeds]
-        ring = {"mfc": "none", "mec": "black", "ms": 9, "ls": "none"}
-        axis.plot([rate] * len(heights), heights, "o", **ring)
+        aside = 0.04 * (starts.index(start) - (len(starts) - 1) / 2)  # as draw_steps_over_rate
+        ring = {"mfc": "none", "mec": COLOURS[start], "mew": 1.5, "ms": 11, "ls": "none"}
+        axis.plot([rate * 2**aside] * len(heights), heights, "o", **ring)
     axis.text(0.99, 0.97, "rings: trained just now", transform=axis.transAxes, ha="right", va="top")
 
 
@@ -118,7 +120,7 @@ def cloud_and_noise(lengths, step_length, turned, title):
     whole.text(0, -1.6, "all tokens", color=COLOURS["vocab"], weight="bold", ha="center", va="top")
     whole.text(0, far + 0.8, "N(0, 1)", color=COLOURS["normal"], weight="bold", ha="center")
     whole.set_title("the whole", fontsize=10)
-    middle.set_title("its middle, 9 times as large", fontsize=10)
+    middle.set_title("its middle, 9 times as large: the tokens", fontsize=10)
 
 
 def draw_turn(axis, x, rate, length, degrees):
@@ -155,8 +157,9 @@ def draw_start_at(axis, seeds, start, last):
     colour = COLOURS[start]
     axis.plot(losses, heights, ".", color=colour, alpha=0.5, ms=6)
     axis.plot(x, y, "o", color=colour, ms=11)
-    style = {"color": colour, "weight": "bold", "fontsize": 9, "textcoords": "offset points"}
-    axis.annotate(train.STARTS[start].label, (x, y), (9, 0), va="center", **style)
+    style = {"color": colour, "weight": "bold", "fontsize": 9, "rotation": 40}
+    beside = {"textcoords": "offset points", "rotation_mode": "anchor"}  # slanting, to keep apart
+    axis.annotate(train.STARTS[start].label, (x, y), (6, 6), **style, **beside)
 
 
 def accuracy_at_usual_rates(usual, known, baselines, title):
@@ -195,9 +198,10 @@ NEIGHBOURS = {  # label and colour of each start
 }
 
 
-def neighbours(swap, baselines, steps_from, last, title):
-    """swap: {start: {step: [accuracy of each seed]}} on swap-4, with baselines {name: accuracy};
-    steps_from: {(start, rate): [steps of each seed]} on first-letter-last."""
+def neighbours(swap, ends, baselines, steps_from, last, title):
+    """On swap-4, swap: {start: {step: [accuracy of each seed]}}, ends: {start: [the same at the end
+    on test sentences]}, baselines: {name: accuracy}. On first-letter-last, steps_from: {(start,
+    rate): [steps of each seed]}."""
     figure, axes = new_axes(title, 11.5, 4.8, columns=2)
     facts, rule = axes[0]
     labels = []
@@ -208,11 +212,13 @@ def neighbours(swap, baselines, steps_from, last, title):
         highs = [max(seeds) for seeds in curve.values()]
         facts.fill_between(list(curve), lows, highs, color=colour, alpha=0.15, lw=0)
         facts.plot(list(curve), means, "o-", color=colour, lw=2)
-        labels.append((means[-1], name, colour))
+        tested = sum(ends[start]) / len(ends[start])
+        facts.plot(max(curve) + 8, tested, "D", color=colour, ms=9)
+        labels.append((tested, name, colour))
     for name, accuracy in baselines.items():
         level(facts, name, accuracy)
     facts.set_ylim(0, 1.02)
-    facts.set_xlabel("training steps")
+    facts.set_xlabel("training steps (diamonds: at the end, 240 test sentences)")
     facts.set_ylabel("accuracy (line: mean; band: all seeds)")
     facts.set_title("swap-4: facts that the base does not know")
     train.label_lines(facts, labels, gap=0.1)

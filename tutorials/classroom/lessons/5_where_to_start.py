@@ -11,9 +11,9 @@ After this class you can
 3. tell a head start from pace;
 4. say when the prompt of another task is a good start.
 
-Needs: the class on what a prompt is. A prompt is P **virtual tokens**: learned vectors of C numbers
-in the place of token embeddings. The model is frozen. Losses are in **nats**: minus the natural
-logarithm of the probability of the right token.
+Needs: class 1. A prompt is P **virtual tokens**: learned vectors of C numbers in the place of token
+embeddings. The model is frozen. Losses are in **nats**: minus the natural logarithm of the right
+token's probability.
 
 ## 1. Four ways to start
 
@@ -25,7 +25,6 @@ The embedding table has a row of C numbers for each of V tokens. A prompt can st
 - **N(0, 1)**: random numbers of mean 0 and standard deviation 1, whatever the table looks like. This
   is the default of PEFT, the library that many people use for prompts.
 
-**Before you run it:** which of the four has the longest vectors, and how many times as long?
 """
 
 # %%
@@ -42,30 +41,11 @@ from train import STARTS, TASKS, THRESHOLD, best_hard_prompt, commonest_answer, 
 from train import related_text, score_hard_prompt, share_of, steps_needed, times_sooner
 lab = open_lab()  # the model is frozen
 P = 16  # virtual tokens
-
-# %%
 table = lab.model.model.embed_tokens.weight  # (V, C)
 V, C = table.shape
-text = lab.tok.encode(related_text("first-letter-last"))
-ours = {
-    "text": table[(text * P)[:P]],
-    "vocab": table[torch.randperm(V, generator=torch.Generator().manual_seed(7))[:P]],
-    "normal": torch.randn(P, C, generator=torch.Generator().manual_seed(7)),
-}
-noise = torch.randn(P, C, generator=torch.Generator().manual_seed(7))
-ours["matched"] = table.mean(0) + table.std(0) * noise  # (P, C), as all of them
-for method, start in ours.items():
-    gen = torch.Generator().manual_seed(7)
-    theirs = initial_embeddings(lab.model, P, method, text, gen)
-    difference = (start - theirs).abs().max()
-    length = start.norm(dim=1).mean()
-    print(f"{method:8s} largest difference {difference:.0f}, length of a vector {length:5.2f}")
 
 # %% [markdown]
 r"""
-**What to notice.** Ours equal the project's. N(0, 1) is the odd one: its vectors are 16 times as long
-as a token's. Nobody sees this in the code.
-
 ## 2. The race
 
 The base never practised *the first letter of the last word*. When has a prompt learned it? We fix a
@@ -117,7 +97,10 @@ print(live)
 # %%
 title = "Does one start win at both learning rates?"
 slow, fast = median(live["normal", 1]), median(live["normal", 8])
-found = f"Noise needs {slow:.0f} steps at rate 1 and {fast:.0f} at rate 8; related text is faster at both"
+found = (
+    f"Noise needs {slow:.0f} steps at rate 1, and {fast:.0f} at rate 8, where it is about as "
+    "fast as the others"
+)
 drawings.loss_at_two_rates(list(looks), curves, THRESHOLD, title)
 
 # %% [markdown]
@@ -162,20 +145,18 @@ drawings.steps_over_rate(needed, live, STEPS, TASK, title)
 r"""
 **What to notice.** Your own runs (rings) lie on the stored dots. Noise is the one start whose line falls
 and falls: it hardly ever learns at 0.5, and at 8 it has passed two others. Related text is first from
-rate 1 on.
+rate 2 on.
 
-So "how many times faster is text?" has no answer without a rate. Who chooses one rate for all chooses
-the answer. Look at the dots, too: seeds of one start differ as much as many starts do.
+So "how many times faster is text?" has no answer without a rate.
 
 ## 3. Why noise wants a high rate
 
 AdamW divides each gradient by its usual size. So a step moves each number by about the rate, however
-small the gradient is. And each layer divides a vector by its own size before it reads it (RMSNorm). So
-what the model sees of a step is how far it **turns** the vector.
-
-A step that moves all C numbers by the rate goes the rate times the square root of C.
-**Before you run it:** at rate 1 this is about as far as a token is long. By how many degrees does it
-turn a vector of noise?
+small the gradient is, and the vector by the rate times the square root of C. Each layer divides a vector
+by its own size before it reads it (RMSNorm). So what the model sees of a step is how far it **turns**
+the vector.
+**Before you run it:** at rate 1 a step is about as long as a token's vector. By how many degrees does it
+turn noise?
 """
 
 # %%
@@ -189,13 +170,14 @@ step_length = {rate: rate * spread * C**0.5 for rate in (1, 8)}
 turned = {}  # by how many degrees a step across a vector turns it
 for start, rate in (("vocab", 1), ("normal", 1), ("normal", 8)):
     turned[start, rate] = math.degrees(math.atan(step_length[rate] / lengths[start].mean()))
-    print(f"{STARTS[start].label:15s} rate {rate}: a step turns it by {turned[start, rate]:.0f} degrees")
+    degrees = turned[start, rate]
+    print(f"{STARTS[start].label:15s} rate {rate}: a step turns it by {degrees:.0f} degrees")
 
 # %%
 title = "How far does one step of AdamW turn a token, and how far noise?"
 found = (
-    f"A step at rate 1 turns a token by {turned['vocab', 1]:.0f} degrees, and noise, "
-    f"{lengths['normal'].mean() / lengths['vocab'].mean():.0f} times farther out, by "
+    f"A step at rate 1 turns a token by {turned['vocab', 1]:.0f} degrees, and noise, which is "
+    f"{lengths['normal'].mean() / lengths['vocab'].mean():.0f} times as long, by "
     f"{turned['normal', 1]:.0f}"
 )
 drawings.cloud_and_noise(lengths, step_length, turned, title)
@@ -203,11 +185,11 @@ drawings.cloud_and_noise(lengths, step_length, turned, title)
 # %% [markdown]
 r"""
 **What to notice.** Lengths are true in this drawing. Directions are not: a page has two dimensions, a
-vector 128. Noise is not wrong. It is large, and needs a rate for its size.
+vector 128. Noise is long, and needs a rate for its length.
 
-With such a rate, is it as good as text? Let each start have its own best rate. But the best of five
-medians in the race itself is partly luck. So the rate is **chosen on other seeds** than those that
-race: three choose, five race.
+With such a rate, is it as good as text? Let each start have its best rate. But the best of five medians
+in the race itself is partly luck. So the rate is **chosen on other seeds** than those that race: three
+choose, five race.
 
 **Exercise 2.** Write this fair choice.
 
@@ -232,8 +214,8 @@ r"""
 ## 4. Head start or pace?
 
 A start can be first for two reasons. A **head start**: its loss is lower before any training. Or
-**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for two tasks: the new
-one, and *library* (which of six libraries a sentence is from), which the base practised.
+**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for the new task and for
+*library* (which of six libraries a sentence is from), which the base practised.
 **Before you run it:** does the start with the lowest loss at step 0 learn the new task first?
 """
 
@@ -253,18 +235,19 @@ for start, (rate, steps) in fair[TASK].items():
 # %%
 title = "Does a low loss before training promise few steps?"
 times = fair[TASK]["normal"][1] / fair[TASK]["related"][1]
-found = f"No: related text begins highest and is first; noise at its own rate needs {times:.1f} times its steps"
+found = (
+    f"No: related text begins highest and is first. Noise at its own rate takes {times:.1f} "
+    "times its steps"
+)
 drawings.first_loss_and_steps(points, STEPS, title)
 
 # %% [markdown]
 r"""
-**What to notice.** On the new task related text has the highest loss at step 0 and is first. That is
-pace. Unrelated text has the lowest loss and is among the last: its head start was worth nothing. On
-*library* it is below the threshold before any training. That is a head start, and nothing is left to
-learn.
+**What to notice.** On the new task related text has the highest loss at step 0 and is first: that is
+pace. Unrelated text has the lowest loss and is among the last. On *library* both are below the
+threshold before any training: that is a head start, and nothing is left to learn.
 
-So a low loss at step 0 says that the base can do the task already. It does not say how fast a prompt
-learns what the base cannot do.
+So a low loss at step 0 says that the task is known already. It does not say how fast one learns.
 
 ## 5. What users of PEFT see
 
@@ -281,16 +264,17 @@ usual = {}  # {(start, absolute rate): [(steps, accuracy) of each seed]}
 for row in rows:
     if not math.isnan(row["accuracy"]):
         rate = float(f"{row['rate'] * spread:.1g}")
-        seeds = usual.setdefault((row["start"], rate), [])
-        seeds.append((row["steps"], row["accuracy"]))
+        usual.setdefault((row["start"], rate), []).append((row["steps"], row["accuracy"]))
 for (start, rate), seeds in usual.items():
     steps = median(steps for steps, _ in seeds)
     print(f"{STARTS[start].label:15s} {rate:7.5f} ({rate / spread:.3f} spreads): {steps} steps")
-pairs = TASKS[TASK].pairs(lab.data["test"][:TEST])
-answer = commonest_answer(TASKS[TASK].pairs(lab.data["train"]))
-words = best_hard_prompt(lab, TASK)
-baselines = {"always": share_of(answer, pairs)}
-baselines["wording"] = score_hard_prompt(lab, TASK, words, "test", TEST)[1]
+
+def baselines(task):
+    """{name: accuracy on the test sentences} of what needs no training."""
+    answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
+    always = share_of(answer, TASKS[task].pairs(lab.data["test"][:TEST]))
+    words = best_hard_prompt(lab, task)  # chosen on validation sentences
+    return {"always": always, "wording": score_hard_prompt(lab, task, words, "test", TEST)[1]}
 
 # %%
 title = "How much has a prompt learned after 60 steps at the usual rates?"
@@ -298,32 +282,38 @@ tokens, random_start = (
     mean(accuracy for _, accuracy in usual[start, 0.03]) for start in ("vocab", "normal")
 )
 found = f"At 0.03 sampled tokens reach {tokens:.2f} and noise {random_start:.2f}; at 0.3 both learn"
-drawings.accuracy_at_usual_rates(usual, KNOWN, baselines, title)
+drawings.accuracy_at_usual_rates(usual, KNOWN, baselines(TASK), title)
 
 # %% [markdown]
 r"""
-**What to notice.**
+**What to notice.** Noise learns nothing at two of the four rates, and at 0.03 not in all seeds. At 0.3 it
+is as good as the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a number
+by at most 0.06. That is the size of a token's number, and a sixteenth of noise's.
+
+Related text learns even at 0.001. It stands near the answer, though its loss is high.
 
 ## 6. A neighbour's prompt
 
 Can a trained prompt of one task be the start for another (*SPoT*, Vu et al. 2021)? In *swap-4* a prompt
 says the first letter of the first word, but eight letters have changed places. *Swap-1* has two of
-them, R and C. *First-letter-first* has none. The base knows the rule; only a prompt can hold the swaps,
-which are **facts**.
+them, R and C. *First-letter-first* has none. The base knows the rule. The swaps are **facts**, which only
+a prompt can hold.
 
-In a second race, the task is *first-letter-last* again. One neighbour has its operation, one its word.
-All of it comes from `python tutorials/classroom/neighbour.py`, five seeds each.
+The second race is *first-letter-last* again, with neighbours that have its operation or its word. All of
+it is from `python tutorials/classroom/neighbour.py`, five seeds each.
 **Before you run it:** which neighbours help?
 """
 
 # %%
 COLUMNS = {"task": str, "start": str, "rate": float, "seed": int, "step": int, "split": str}
 rows = measured("neighbour", {**COLUMNS, "loss": float, "accuracy": float, "sentences": int})
-swap = {}  # {start: {step: [accuracy of each seed]}}
+swap, ends = {}, {}  # {start: {step: [accuracy of each seed]}}, {start: [at the end, on test]}
 for row in rows:
     if row["task"] == "swap-4" and row["split"] == "valid":
-        seeds = swap.setdefault(row["start"], {}).setdefault(row["step"], [])
-        seeds.append(row["accuracy"])
+        curve = swap.setdefault(row["start"], {})
+        curve.setdefault(row["step"], []).append(row["accuracy"])
+    if row["task"] == "swap-4" and row["split"] == "test":
+        ends.setdefault(row["start"], []).append(row["accuracy"])
 steps_from = {}  # {(start, rate): [steps of each seed]}
 for rate in (0.5, 1, 2, 4, 8):
     steps_from["vocab", rate] = needed["vocab", rate]
@@ -331,28 +321,69 @@ steps_from |= steps_needed(rows, TASK)
 
 # %%
 title = "Is a neighbour's prompt a good start?"
-found = "A neighbour"
-drawings.neighbours(swap, baselines, steps_from, STEPS, title)
+found = (
+    f"A neighbour that shares facts helps ({mean(ends['swap-1']):.2f} against "
+    f"{mean(ends['vocab']):.2f} from sampled tokens); one that shares a rule does not"
+)
+drawings.neighbours(swap, ends, baselines("swap-4"), steps_from, STEPS, title)
 
 # %% [markdown]
 r"""
-**What to notice.** NOTICE6
+**What to notice.** *Swap-4*: the prompt of swap-1 is right on half of the sentences before it learns
+anything, since it knows R and C. It is a head start in facts, and the others do not catch up in 120
+steps. First-letter-first shares only the rule, which the base knows anyway.
+
+*First-letter-last*: no neighbour beats sampled tokens. One that looks at the wrong word must first be
+unlearned. Both lines fall to the right like that of noise: trained vectors are long, too.
 """
 
 # %% [markdown]
 r"""
 ## Summary
 
-SUMMARY
+A fair race has a threshold fixed before, several seeds, and for each start a rate that other seeds
+have chosen. AdamW's step is as long as the rate says. So the rate that a start wants depends on its
+length: related text is best at 2 to 4 spreads, noise, 16 times as long, at 8 to 16. At one
+rate for all, noise takes 1.5 to 4 times the steps of related text, or never learns.
+
+A low loss at step 0 is a head start: something is known already. It does not promise pace. A neighbour's
+prompt is a head start in the facts that it shares.
 """
 
 # %% [markdown]
 r"""
 ## Homework
 
+**The four starts.** Which of them has the longest vectors, and how many times as long?
+"""
+
+# %%
+text = lab.tok.encode(related_text("first-letter-last"))
+ours = {
+    "text": table[(text * P)[:P]],
+    "vocab": table[torch.randperm(V, generator=torch.Generator().manual_seed(7))[:P]],
+    "normal": torch.randn(P, C, generator=torch.Generator().manual_seed(7)),
+}
+noise = torch.randn(P, C, generator=torch.Generator().manual_seed(7))
+ours["matched"] = table.mean(0) + table.std(0) * noise  # (P, C), as all of them
+for method, start in ours.items():
+    gen = torch.Generator().manual_seed(7)
+    theirs = initial_embeddings(lab.model, P, method, text, gen)
+    difference = (start - theirs).abs().max()
+    length = start.norm(dim=1).mean()
+    print(f"{method:8s} largest difference {difference:.0f}, length of a vector {length:5.2f}")
+
+# %% [markdown]
+r"""
+**What to notice.** Ours equal the project's: the largest difference is 0. N(0, 1) is the odd one. Nobody
+sees this in the code.
+"""
+
+# %% [markdown]
+r"""
 A ratio of two medians is uncertain. The **bootstrap** shows by how much: draw eight of the eight seeds
-with repeats, for both starts, and take the ratio of the medians; do this 2,000 times. The middle 95 %
-of the ratios is the interval.
+with repeats, for both starts, and take the ratio of the medians; do this 2,000 times. The interval is
+the middle 95 % of the ratios.
 
 **Exercise 3.** Write it, for draws that are given.
 
@@ -382,7 +413,8 @@ for rate in (1, 2, 4, 8):
 
 # %% [markdown]
 r"""
-**What to notice.**
+**What to notice.** From rate 1 to 4 related text is faster, also with all uncertainty: no interval
+reaches down to 1. But eight seeds cannot tell 2.5 times from 5 times.
 """
 
 # %% [markdown]

@@ -6,14 +6,13 @@ A prompt's start and its learning rate decide together how fast it learns.
 
 After this class you can
 
-1. run a fair race between starts: a threshold fixed before, several seeds, a fair rate for each;
+1. run a fair race between starts;
 2. say which learning rate a start wants, and why;
 3. tell a head start from pace;
 4. say when the prompt of another task is a good start.
 
 Needs: class 1. A prompt is P **virtual tokens**: learned vectors of C numbers in the place of token
-embeddings. The model is frozen. Losses are in **nats**: minus the natural logarithm of the right
-token's probability.
+embeddings. Losses are in **nats**: minus the natural logarithm of the right token's probability.
 
 ## 1. Four ways to start
 
@@ -108,9 +107,8 @@ r"""
 **What to notice.** A waiting prompt guesses how common each letter is: that costs 2 nats. Then its loss
 falls within a few steps. Two seeds are only a first look.
 
-The same race with six starts, five rates and eight seeds takes minutes. So
-`python tutorials/classroom/starts.py` ran it once, and we read its table. *Unrelated text* is about a
-train. Noise has one rate more, 16.
+Six starts, five rates and eight seeds take minutes. So `python tutorials/classroom/starts.py` ran them
+once, and we read its table. *Unrelated text* is about a train. Noise has one rate more, 16.
 **Before you run it:** which line will fall from left to right?
 """
 
@@ -144,8 +142,8 @@ drawings.steps_over_rate(needed, live, STEPS, TASK, title)
 # %% [markdown]
 r"""
 **What to notice.** Your own runs (rings) lie on the stored dots. Noise is the one start whose line falls
-and falls: it hardly ever learns at 0.5, and at 8 it has passed two others. Related text is first from
-rate 2 on.
+and falls: at 0.5 it hardly ever learns, at 8 it has passed two others. At rates 2 and 4 related text is
+clearly first.
 
 So "how many times faster is text?" has no answer without a rate.
 
@@ -214,9 +212,9 @@ r"""
 ## 4. Head start or pace?
 
 A start can be first for two reasons. A **head start**: its loss is lower before any training. Or
-**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for the new task and for
-*library* (which of six libraries a sentence is from), which the base practised.
-**Before you run it:** does the start with the lowest loss at step 0 learn the new task first?
+**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for the new task and
+for *library* (which of six libraries a sentence is from), which the base practised.
+**Before you run it:** does the lowest loss at step 0 learn the new task first?
 """
 
 # %%
@@ -287,10 +285,10 @@ drawings.accuracy_at_usual_rates(usual, KNOWN, baselines(TASK), title)
 # %% [markdown]
 r"""
 **What to notice.** Noise learns nothing at two of the four rates, and at 0.03 not in all seeds. At 0.3 it
-is as good as the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a number
-by at most 0.06. That is the size of a token's number, and a sixteenth of noise's.
+equals the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a number
+by at most 0.06. Noise's numbers are 16 times that.
 
-Related text learns even at 0.001. It stands near the answer, though its loss is high.
+Related text learns even at 0.001. It stands near the answer, whatever its loss.
 
 ## 6. A neighbour's prompt
 
@@ -299,8 +297,8 @@ says the first letter of the first word, but eight letters have changed places. 
 them, R and C. *First-letter-first* has none. The base knows the rule. The swaps are **facts**, which only
 a prompt can hold.
 
-The second race is *first-letter-last* again, with neighbours that have its operation or its word. All of
-it is from `python tutorials/classroom/neighbour.py`, five seeds each.
+The second race is *first-letter-last* again, with neighbours that have its operation or its word.
+`python tutorials/classroom/neighbour.py` ran both, five seeds each.
 **Before you run it:** which neighbours help?
 """
 
@@ -331,7 +329,7 @@ drawings.neighbours(swap, ends, baselines("swap-4"), steps_from, STEPS, title)
 r"""
 **What to notice.** *Swap-4*: the prompt of swap-1 is right on half of the sentences before it learns
 anything, since it knows R and C. It is a head start in facts, and the others do not catch up in 120
-steps. First-letter-first shares only the rule, which the base knows anyway.
+steps. First-letter-first shares only the rule.
 
 *First-letter-last*: no neighbour beats sampled tokens. One that looks at the wrong word must first be
 unlearned. Both lines fall to the right like that of noise: trained vectors are long, too.
@@ -347,7 +345,7 @@ length: related text is best at 2 to 4 spreads, noise, 16 times as long, at 8 to
 rate for all, noise takes 1.5 to 4 times the steps of related text, or never learns.
 
 A low loss at step 0 is a head start: something is known already. It does not promise pace. A neighbour's
-prompt is a head start in the facts that it shares.
+prompt is one in the facts that it shares.
 """
 
 # %% [markdown]
@@ -413,8 +411,8 @@ for rate in (1, 2, 4, 8):
 
 # %% [markdown]
 r"""
-**What to notice.** From rate 1 to 4 related text is faster, also with all uncertainty: no interval
-reaches down to 1. But eight seeds cannot tell 2.5 times from 5 times.
+**What to notice.** At each of these rates related text is faster: no interval reaches down to 1. But
+eight seeds cannot tell 2.5 times from 5 times.
 """
 
 # %% [markdown]

@@ -407,7 +407,7 @@ draws = [(gen.choices(range(8), k=8), gen.choices(range(8), k=8)) for _ in range
 for rate in (1, 2, 4, 8):
     low, high = bootstrap_ratio(needed["normal", rate], needed["related", rate], draws)
     ratio = median(needed["normal", rate]) / median(needed["related", rate])
-    print(f"rate {rate:2}: noise needs {ratio:.1f} times the steps, 95 % from {low:.1f} to {high:.1f}")
+    print(f"rate {rate}: noise takes {ratio:.1f} times the steps, 95 %: {low:.1f} to {high:.1f}")
 
 # %% [markdown]
 r"""

@@ -110,15 +110,12 @@ WRONG |= {
     "steps_to": lambda steps, losses, threshold: next(
         (n for n, loss in enumerate(losses) if loss <= threshold), math.inf
     ),
-    # the measured step, with nothing between two of them
-    "came_down": lambda steps, losses, goal: next(
-        (step for step, loss in zip(steps, losses) if loss <= goal), math.inf
-    ),
     # means in place of medians
     "bootstrap_ratio": ratio_of_means,
     # the rate is chosen by the race itself: each start shows the best of many tries
     "fair_medians": lambda tuning, race: {
-        start: min(median(steps) for steps in runs.values()) for start, runs in race.items()
+        start: min(((rate, median(steps)) for rate, steps in runs.items()), key=lambda p: p[1])
+        for start, runs in race.items()
     },
 }
 

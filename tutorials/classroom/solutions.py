@@ -138,27 +138,14 @@ def bootstrap_ratio(a, b, draws):
 
 
 def fair_medians(tuning, race):
-    """tuning is {start: {rate: [losses]}}, race is {start: {rate: [steps]}} with the same keys
-    -> {start: the median of its steps in the race, at the rate that tuning chooses}."""
-    medians = {}
-    for start, losses in tuning.items():
-        rate = min(losses, key=lambda rate: mean(losses[rate]))  # the race has no say in this
-        medians[start] = median(race[start][rate])
-    return medians
-
-
-def came_down(steps, losses, goal):
-    """When the losses first come down to the goal, between two steps on a straight line: a number.
-    It is steps[0] where they begin at or below the goal, math.inf where they never get there."""
-    before = None  # the step and the loss of the point before
-    for step, loss in zip(steps, losses):
-        if loss <= goal and before is None:
-            return step
-        if loss <= goal:
-            part = (before[1] - goal) / (before[1] - loss)  # of the way between the two points
-            return before[0] + part * (step - before[0])
-        before = step, loss
-    return math.inf
+    """tuning and race are {start: {rate: [steps]}}, with the same starts and the same rates
+    -> {start: (rate, steps)}: the rate with the lowest median in tuning (the first of equals), and
+    the median of the start's steps in the race at that rate."""
+    fair = {}
+    for start, tried in tuning.items():
+        rate = min(tried, key=lambda rate: median(tried[rate]))  # the race has no say in this
+        fair[start] = (rate, median(race[start][rate]))
+    return fair
 
 
 # -------------------------------------------------- 6: how long, and how far

@@ -132,6 +132,111 @@ def draw_percents(names, sizes, percents, title):
 
 # ------------------------------------------------------------------ 2: can you read it?
 
+# By the first letter of the first word; "other" letters keep their places, A is one of them.
+KIND_COLOURS = {"R": "#0072B2", "C": "#D55E00", "A": "#7F7F7F"}
+
+
+def draw_snapping(tasks, states, baselines, title):
+    """The accuracy of five seeds of each task in each of the `states`: {state: [accuracies]}, five
+    of the first task and then five of the second."""
+    _, axes = new_axes(title, 10, 4, columns=2, sharey=True)
+    for place, (task, axis) in enumerate(zip(tasks, axes[0])):
+        of_task = [accuracies[5 * place : 5 * place + 5] for accuracies in states.values()]
+        for seed in range(5):
+            heights = [accuracies[seed] for accuracies in of_task]
+            axis.plot(range(3), heights, "o-", color=COLOURS["prompt"], lw=1.5, alpha=0.7)
+        for name, height in baselines[task].items():
+            level(axis, name, height)
+        axis.set_title(f"{task} ({train.practised_or_not(task)})", fontsize=10)
+        axis.set_xticks(range(3), states)
+        axis.set_xlim(-0.2, 3.3)
+        axis.set_ylim(-0.03, 1.03)
+    axes[0, 0].set_ylabel("accuracy on 240 test sentences\n(a line for each seed)")
+
+
+def draw_lost_answers(lost, title):
+    """{"R", "C" or "other": [accuracy lost without each vector]} as squares."""
+    figure, [[axis]] = new_axes(title, 9, 2.4)
+    image = train.draw_lost(axis, lost)
+    axis.set_xlabel("the vector that is hidden")
+    figure.colorbar(image, label="accuracy lost")
+
+
+def draw_what_is_held(held, title):
+    """{seed: ["R", "C", "between" or "nothing" of each vector]}, a row for each seed."""
+    _, [[axis]] = new_axes(title, 9, 4.2)
+    colours = {**KIND_COLOURS, "between": "#D9D9D9", "nothing": "white"}
+    for y, row in enumerate(held.values()):
+        for x, kind in enumerate(row):
+            square = {"facecolor": colours[kind], "edgecolor": "0.8"}
+            axis.add_patch(pyplot.Rectangle((x - 0.45, y - 0.42), 0.9, 0.84, **square))
+            if kind in KIND_COLOURS:
+                axis.text(x, y, kind, ha="center", va="center", color="white", weight="bold")
+    vectors = range(len(row))
+    axis.set_xlim(-0.6, len(vectors) - 0.4)
+    axis.set_ylim(len(held) - 0.4, -0.6)
+    axis.set_xticks(vectors, [vector + 1 for vector in vectors])
+    axis.set_yticks(range(len(held)), [f"seed {seed}" for seed in held])
+    axis.set_xlabel("vector   (coloured: holds this letter alone, grey: between, white: nothing)")
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def draw_lost_and_looked(lost, looked, title):
+    """What is lost without each vector, and below it what share of the attention it gets from each
+    place: {place: {kind: [share of each vector]}}."""
+    figure, axes = new_axes(title, 9, 6, rows=1 + len(looked), sharex=True)
+    image = train.draw_lost(axes[0, 0], lost)
+    axes[0, 0].set_title("accuracy lost without the vector", fontsize=10, loc="left")
+    figure.colorbar(image, ax=axes[0, 0])
+    for axis, (place, shares) in zip(axes[1:, 0], looked.items()):
+        image = draw_shares(axis, shares)
+        axis.set_title(f"attention from the {place}", fontsize=10, loc="left")
+        figure.colorbar(image, ax=axis)
+    axes[-1, 0].set_xlabel("vector")
+
+
+def draw_shares(axis, shares):
+    """{kind: [share of each vector]} as squares, a row for each kind."""
+    grid = list(shares.values())  # (kinds, P)
+    image = axis.imshow(grid, cmap="Blues", vmin=0, vmax=0.5, aspect="auto")
+    names = ["other letters" if kind == "other" else f"begins with {kind}" for kind in shares]
+    axis.set_yticks(range(len(grid)), names)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.tick_params(length=0)
+    for y, values in enumerate(grid):
+        for x, value in enumerate(values):
+            if value >= 0.1:
+                ink = "white" if value > 0.3 else "black"
+                text = f"{value:.2f}".lstrip("0")
+                axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+    return image
+
+
+def draw_rise_and_loss(points, clear, needed, title):
+    """A dot for each (letter, rise of the attention, how much more of it than of others is lost)
+    of a vector; `clear` and `needed` are where a rise is clear and a vector needed."""
+    _, [[axis]] = new_axes(title, 8, 4.3)
+    for letter, colour in KIND_COLOURS.items():
+        rises = [rise for name, rise, _ in points if name == letter]
+        losses = [loss for name, _, loss in points if name == letter]
+        axis.plot(rises, losses, "o", color=colour, ms=5, alpha=0.6, mec="none")
+    axis.axvline(clear, color="0.7", lw=1)
+    axis.axhline(needed, color="0.7", lw=1)
+    style = {"transform": axis.transAxes, "fontsize": 9, "color": "0.4"}
+    axis.set_ylim(-0.75, 1.25)
+    axis.text(0.99, 0.02, "looked at, not needed", ha="right", **style)
+    axis.text(0.99, 0.94, "looked at and needed", ha="right", **style)
+    axis.text(0.01, 0.94, "needed, not looked at", **style)
+    axis.set_xlabel("rise of the attention with this first letter")
+    axis.set_ylabel(
+        "without the vector: accuracy that is lost\nof this letter more than of any other"
+    )
+    labels = [
+        (1 - 0.1 * i, f"letter {name}", c) for i, (name, c) in enumerate(KIND_COLOURS.items())
+    ]
+    train.label_lines(axis, labels)
+
 
 # ------------------------------------------------------------------ 3: attention and what it costs
 

@@ -54,8 +54,8 @@ drawings.draw_rows_of_numbers(instruction, names, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The instruction is a matrix of 16 rows. There are more rows than words, because
-rare words are cut into pieces. You cannot read the meaning from the colours. The model can.
+**What to notice.** There are more rows than words, because rare words are cut into pieces. You
+cannot read the meaning from the colours. The model can.
 
 ### Exercise 1: vectors before the text
 
@@ -82,14 +82,14 @@ def vectors_before_text(model, vectors, idx):
 r"""
 ## 2. Once for all texts
 
-In the exercise each text carried its own copy of the vectors through the model. Is that necessary?
-The base is **causal**: a token sees what stands before it, never what comes later. Later tokens
-read two things of each earlier token, in every layer: its **key** and its **value**. All keys and
-values together are the **past** that the model returns. Any text can be put behind a past.
+In the exercise each text carried its own copy of the vectors. Is that necessary? The base is
+**causal**: a token sees what stands before it, never what comes later. Later tokens read two things
+of each earlier token, in every layer: its **key** and its **value**. All keys and values together
+are the **past** that the model returns. Any text can be put behind a past.
 
-**Before you run it:** 16 sentences follow (a) the ids of the instruction, (b) its vectors by your
-function, (c) one past: the vectors went through the model alone, once. By how much do the logits
-differ? And are the values of the instruction the same if a sentence stands *before* it?
+**Before you run it:** 16 sentences follow the ids of the instruction, its vectors by your function,
+or one past: the vectors went through the model alone, once. By how much do the logits differ? And
+are the instruction's values the same if a sentence stands *before* it?
 """
 
 # %%
@@ -113,23 +113,22 @@ print(f"values of the instruction, with a sentence before it: {(alone - before).
 
 # %% [markdown]
 r"""
-**What to notice.** Vectors in place of ids change nothing. One past, shared by all 16 sentences,
-gives the same logits too. The difference is zero, or near 0.00001 where sums are added in another
-order. Without the instruction the logits differ by 16: so this test can fail.
+**What to notice.** One past, shared by all 16 sentences, gives the logits of the words. The
+difference is zero, or near 0.00001 where sums are added in another order. Without the instruction
+it is 16: so this test can fail.
 
-Why is sharing exact? What the model computes at the instruction depends only on what stands before.
-No sentence stands before it. So a sentence *behind* it does not change its values; a sentence
-*before* it does.
+Why is sharing exact? What the model computes at the instruction depends only on what stands before
+it, and no sentence does. A sentence *behind* it changes none of its values; a sentence *before* it
+does.
 
 ## 3. A task for which words fail
 
 A **task** is what we ask of a sentence. This one is called *first-letter-last*: say the first
-letter of the last word. The base never practised it. It did practise the parts: first letters of
-other words, and other things about last words. We try four hard prompts, and none at all. An answer
-is right if the base writes it exactly; the share of right answers is the **accuracy**. A
-**baseline** is the simplest thing that could work: always give the commonest answer. The best hard
-prompt is chosen on 240 *other* sentences, the validation sentences. The test sentences have no say
-in it.
+letter of the last word. The base never practised it. It did practise first letters of other words,
+and other things about last words. We try four hard prompts, and none at all. An answer is right if
+the base writes it exactly; the share of right answers is the **accuracy**. A **baseline** is the
+simplest thing that could work: always give the commonest answer. The best hard prompt is chosen on
+240 *other* sentences, for validation. The test has no say in it.
 
 **Before you run it:** each of the four means the same. Will they be equally good?
 """
@@ -150,21 +149,19 @@ drawings.draw_hard_prompts(accuracies, best, always, 240, title)
 
 # %% [markdown]
 r"""
-**What to notice.** It depends on luck with words. Two of the four are worse than always saying "s",
-and none has half of the answers right. People try hard prompts one by one. Is there a better way to
-search?
+**What to notice.** It depends on luck with words. Two of the four are worse than always giving one
+letter. Is there a better way to search than to try words?
 
 ## 4. Five lines
 
 Nothing in the model asks that the vectors are rows of the table. So let them move. The class below
-has a name and five lines. It keeps the vectors as a `Parameter`, which is what training may change.
-Its `past` runs them through the base once. Learned vectors in the place of tokens are called
-**virtual tokens**, and this method is called **prompt tuning** (Lester et al. 2021). The project's
-class for it is `PromptTuning`.
+keeps them as a `Parameter`, which is what training may change. Its `past` runs them through the
+base once. Learned vectors in the place of tokens are called **virtual tokens**, and this method is
+called **prompt tuning** (Lester et al. 2021). The project's class for it is `PromptTuning`.
 
-The base also has a **window**: a token sees only the last 64 slots. The project **pins** virtual
-tokens, so that they stay visible however long the text is. Your class does not. So we keep to
-sentences that fit into the window together with the prompt.
+The base has a **window**: a token sees only the last 64 slots. The project **pins** virtual tokens,
+so that they stay visible however long the text is. This class does not. So we keep to sentences
+that fit into the window together with the prompt.
 
 **Before you run it:** 16 sentences stand behind both classes. Do the losses differ?
 """
@@ -186,9 +183,8 @@ print(f"largest difference of logits {(model(idx, mine)[0] - model(idx, theirs)[
 
 # %% [markdown]
 r"""
-**What to notice.** Five lines do what the project's class does: the largest difference is zero. All
-that can be learned is one `Parameter` of 2,048 numbers. The loss is bad, for these are still the
-words that fail.
+**What to notice.** Five lines do what the project's class does: the largest difference is zero. The
+loss is bad, for these are still the words that fail.
 
 ## 5. Your step
 
@@ -208,8 +204,8 @@ into `model.loss(idx, targets, past)`. After `.backward()` the gradient is in `m
 
 </details>
 
-The loop behind the exercise does your step 60 times, each time with other sentences.
-**Before you run it:** after how many steps will the loss be below 0.5? And the accuracy at the end?
+The loop behind the exercise does your step 60 times. **Before you run it:** after how many steps
+will the loss be below 0.5? And the accuracy at the end?
 """
 
 # %%
@@ -240,16 +236,15 @@ drawings.draw_loss_and_bars(losses, bars, always, 240, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The same instruction, moved, does the task. Most of the loss is gone after 10
-steps. One thing is not equal: the vectors have seen 960 sentences with answers, the hard prompts
-none. This is one run. Is it luck?
+**What to notice.** The same instruction, moved, does the task. One thing is not equal: the vectors
+have seen 960 sentences with answers, the hard prompts none. And this is one run. Is it luck?
 
 ## 6. Only then `fit`
 
 The project's `fit` does what your loop does, for many prompts at once. Each run is called an
 **arm**: its vectors, its learning rate, and its **seed**, which decides what sentences it draws.
-All arms are rows of one mixed batch over one base. None touches another. Its step is not plain
-gradient descent but *AdamW*, which class 5 explains.
+All arms are rows of one batch over one base. None touches another. Its step is *AdamW* in place of
+plain gradient descent (see the homework).
 
 **Before you run it:** five arms start from the instruction and draw different sentences. How far
 apart will they end?
@@ -271,8 +266,7 @@ drawings.draw_seeds_over_steps(curves, bars["wording"], always, title)
 
 # %% [markdown]
 r"""
-**What to notice.** It is not luck. On the way the seeds lie apart; at the end they agree. The best
-hard prompt is far below all of them.
+**What to notice.** It is not luck. On the way the seeds lie apart; at the end they agree.
 
 ## 7. Count and keep
 
@@ -280,8 +274,8 @@ A prompt is P C numbers. In **fine-tuning** all N numbers of a model are trained
 whole model is kept for each task. One often reads that a soft prompt needs "0.001 %" of the
 numbers.
 
-**Before you run them:** from which size on are 16 vectors at most 0.001 %? And the next cell saves
-your prompt, loads it for a fresh base and asks: what must a file store?
+**Before you run them:** from which size on are 16 vectors at most 0.001 %? The last cell saves your
+prompt and loads it for a fresh base. What must the file store?
 """
 
 # %%
@@ -319,21 +313,21 @@ for name, past in {"without a prompt": None, "with it": again.past(fresh)}.items
 
 # %% [markdown]
 r"""
-**What to notice.** Our 16 vectors are 0.2 % of our base. The percentage falls with size, because a
-vector grows with the width C of a model, and the model grows with its depth and the square of its
-width. 100 vectors are above 0.001 % even for the largest model here.
+**What to notice.** Our 16 vectors are 0.2 % of our base. The percentage falls with size: a vector
+grows with the width C of a model, the model with its depth and the square of its width. 100 vectors
+are above 0.001 % even for the largest model here.
 
-A file stores the vectors, their kind, a few facts, and the base's **fingerprint**: a code made of
-all its numbers. The base itself is not in it. The vectors mean something for this base only, so
-another base is refused. Training changed nothing in ours: the fingerprint is the same.
+A file stores the vectors, their kind, a few facts, and the base's **fingerprint**, a code made of
+all its numbers. The base itself is not in it. The vectors mean something for this base only:
+another is refused. Training changed nothing in ours, for the fingerprint is the same.
 
 ## Summary
 
-An instruction is a matrix of P rows of the embedding table. The model gives the same logits for the
-matrix as for the words. The matrix stands first and the model is causal. So it goes through once,
-and all texts share its past: that is exact. Let the numbers move, and your own step learns a task
-for which our hard prompts fail. The base stays as it is. A file holds P C numbers and the
-fingerprint of the base. They are 0.2 % here, and 0.001 % from models of 7 billion numbers on.
+An instruction is a matrix of P rows of the embedding table. It stands first and the model is
+causal. So it goes through once, and all texts share its past: that is exact. Let the numbers move,
+and your own step learns a task for which our hard prompts fail. The base stays as it is. A file
+holds P C numbers and the base's fingerprint. 16 vectors are 0.2 % here, and 0.001 % from 7 billion
+numbers on.
 """
 
 # %% [markdown]

@@ -224,14 +224,12 @@ def draw_rise_and_loss(points, clear, needed, title):
     axis.axvline(clear, color="0.7", lw=1)
     axis.axhline(needed, color="0.7", lw=1)
     style = {"transform": axis.transAxes, "fontsize": 9, "color": "0.4"}
-    axis.set_ylim(-0.75, 1.25)
+    axis.set_ylim(-0.1, 1.2)
     axis.text(0.99, 0.02, "looked at, not needed", ha="right", **style)
     axis.text(0.99, 0.94, "looked at and needed", ha="right", **style)
     axis.text(0.01, 0.94, "needed, not looked at", **style)
     axis.set_xlabel("rise of the attention with this first letter")
-    axis.set_ylabel(
-        "without the vector: accuracy that is lost\nof this letter more than of any other"
-    )
+    axis.set_ylabel("without the vector: how much more\nof this letter is lost than of any other")
     labels = [
         (1 - 0.1 * i, f"letter {name}", c) for i, (name, c) in enumerate(KIND_COLOURS.items())
     ]

@@ -18,8 +18,8 @@ numbers in a vector, V tokens in the vocabulary.
 
 Our model, the **base**, has a million numbers (C = 128, V = 2,048). It is **frozen**: no number of
 it ever changes here. An instruction is cut into **tokens**, which are pieces of words. Each token
-has a number, its **id**. Each id selects one row of the embedding table (V, C). The model computes
-with these rows. It never looks at the ids again.
+has a number, its **id**, which selects one row of the embedding table (V, C). The model computes
+with these rows.
 
 **Before you run it:** into how many tokens is "Which letter does the last word begin with?" cut?
 How many numbers are that?
@@ -125,12 +125,12 @@ does.
 
 A **task** is what we ask of a sentence. This one is called *first-letter-last*: say the first
 letter of the last word. The base never practised it. It did practise first letters of other words,
-and other things about last words. We try four hard prompts, and none at all. An answer is right if
-the base writes it exactly; the share of right answers is the **accuracy**. A **baseline** is the
-simplest thing that could work: always give the commonest answer. The best hard prompt is chosen on
-240 *other* sentences, for validation. The test has no say in it.
+and other things about last words. An answer is right if the base writes it exactly; the share of
+right answers is the **accuracy**. A **baseline** is the simplest thing that could work: always give
+the commonest answer. The best hard prompt is chosen on 240 *other* sentences, for validation. The
+test has no say in it.
 
-**Before you run it:** each of the four means the same. Will they be equally good?
+**Before you run it:** four hard prompts mean the same. Will they be equally good?
 """
 
 # %%
@@ -150,7 +150,7 @@ drawings.draw_hard_prompts(accuracies, best, always, 240, title)
 # %% [markdown]
 r"""
 **What to notice.** It depends on luck with words. Two of the four are worse than always giving one
-letter. Is there a better way to search than to try words?
+letter.
 
 ## 4. Five lines
 
@@ -183,8 +183,7 @@ print(f"largest difference of logits {(model(idx, mine)[0] - model(idx, theirs)[
 
 # %% [markdown]
 r"""
-**What to notice.** Five lines do what the project's class does: the largest difference is zero. The
-loss is bad, for these are still the words that fail.
+**What to notice.** Five lines do what the project's class does: the largest difference is zero.
 
 ## 5. Your step
 
@@ -236,18 +235,17 @@ drawings.draw_loss_and_bars(losses, bars, always, 240, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The same instruction, moved, does the task. One thing is not equal: the vectors
-have seen 960 sentences with answers, the hard prompts none. And this is one run. Is it luck?
+**What to notice.** The same instruction, moved, does the task. The vectors have seen 960 sentences
+with answers, the hard prompts none. This is one run. Is it luck?
 
 ## 6. Only then `fit`
 
-The project's `fit` does what your loop does, for many prompts at once. Each run is called an
-**arm**: its vectors, its learning rate, and its **seed**, which decides what sentences it draws.
-All arms are rows of one batch over one base. None touches another. Its step is *AdamW* in place of
-plain gradient descent (see the homework).
+The project's `fit` is your loop for many prompts at once. Each run is called an **arm**: its
+vectors, its learning rate, and its **seed**, which decides what sentences it draws. All arms are
+rows of one batch over one base. None touches another. Its step is *AdamW* in place of plain
+gradient descent (see the homework).
 
-**Before you run it:** five arms start from the instruction and draw different sentences. How far
-apart will they end?
+**Before you run it:** five arms start from the instruction. How far apart will they end?
 """
 
 # %%
@@ -266,13 +264,12 @@ drawings.draw_seeds_over_steps(curves, bars["wording"], always, title)
 
 # %% [markdown]
 r"""
-**What to notice.** It is not luck. On the way the seeds lie apart; at the end they agree.
+**What to notice.** It is not luck: in the end the seeds agree.
 
 ## 7. Count and keep
 
-A prompt is P C numbers. In **fine-tuning** all N numbers of a model are trained, so a copy of the
-whole model is kept for each task. One often reads that a soft prompt needs "0.001 %" of the
-numbers.
+A prompt is P C numbers. In **fine-tuning** all N numbers of a model are trained, and kept for each
+task. One often reads that a soft prompt needs "0.001 %" of the numbers.
 
 **Before you run them:** from which size on are 16 vectors at most 0.001 %? The last cell saves your
 prompt and loads it for a fresh base. What must the file store?
@@ -314,8 +311,7 @@ for name, past in {"without a prompt": None, "with it": again.past(fresh)}.items
 # %% [markdown]
 r"""
 **What to notice.** Our 16 vectors are 0.2 % of our base. The percentage falls with size: a vector
-grows with the width C of a model, the model with its depth and the square of its width. 100 vectors
-are above 0.001 % even for the largest model here.
+grows with the width C of a model, the model with its depth and the square of its width.
 
 A file stores the vectors, their kind, a few facts, and the base's **fingerprint**, a code made of
 all its numbers. The base itself is not in it. The vectors mean something for this base only:
@@ -325,9 +321,8 @@ another is refused. Training changed nothing in ours, for the fingerprint is the
 
 An instruction is a matrix of P rows of the embedding table. It stands first and the model is
 causal. So it goes through once, and all texts share its past: that is exact. Let the numbers move,
-and your own step learns a task for which our hard prompts fail. The base stays as it is. A file
-holds P C numbers and the base's fingerprint. 16 vectors are 0.2 % here, and 0.001 % from 7 billion
-numbers on.
+and your own step learns a task for which our hard prompts fail. A file holds P C numbers and the
+base's fingerprint. 16 vectors are 0.2 % here, and 0.001 % from 7 billion numbers on.
 """
 
 # %% [markdown]

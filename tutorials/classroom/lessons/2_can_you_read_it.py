@@ -2,7 +2,7 @@
 r"""
 # Can you read it?
 
-A soft prompt does the work of an instruction. Nobody can read it as one. What does it hold, then?
+A soft prompt does the work of an instruction. What does it hold?
 
 After this class you can
 
@@ -59,7 +59,7 @@ every = PromptTuning(torch.cat(tuned))  # (10 P, C)
 near = nearest_tokens(every, model, 1, torch.Generator().manual_seed(0))
 print(f"mean cosine: learned {near.cosines.mean():.2f}, random vectors {near.control.mean():.2f}\n")
 for arm, ids in zip(arms, near.ids.view(-1, 8).tolist()):
-    words = " | ".join(tok.decode([i]) for i in ids)
+    words = "|".join(repr(tok.decode([i]))[1:-1] for i in ids)
     print(f"{arm.task:18}{words}")
 
 # %% [markdown]
@@ -115,16 +115,14 @@ drawings.draw_snapping(NAMES, states, baselines, title)
 # %% [markdown]
 r"""
 **What to notice.** On the new task nearly all is lost: what was learned is what snapping throws
-away. On *library* the words keep nearly all. But there random tokens have much too, and a hard
-prompt does as well as the vectors: this task asks little of a prompt. So nearest tokens show the
-topic. They are not the prompt.
+away. On *library* the words keep nearly all. But there random tokens have much too: this task asks
+little of a prompt. So nearest tokens show the topic. They are not the prompt.
 
 ## 2. By taking a vector away
 
 Now a task with facts in it. *swap-1* asks for the first letter of the first word, but R and C have
-changed places: for "Return ..." say C, for "Compute ..." say R. They are the commonest first
-letters. The base knows all other letters. So only the prompt can hold these two facts. We train 16
-vectors.
+changed places: for "Return ..." say C, for "Compute ..." say R. The base practised the first
+letter. So it knows all but these two facts, and only the prompt can hold them. We train 16 vectors.
 
 **Before you run it:** can a hard prompt tell the base to swap two letters?
 """
@@ -194,9 +192,9 @@ drawings.draw_lost_answers(lost, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Figures count vectors from 1. Without some vectors R is lost, and C and all
-other letters stay. Without others it is C alone. One vector costs all letters: it carries the task.
-Many carry nothing that is missed. This prompt is the clearest of ten. What about the others?
+**What to notice.** Figures count vectors from 1. Without some vectors R alone is lost, without
+others C alone. One vector costs letters of all kinds: it carries the task. Many carry nothing that
+is missed. This prompt is the clearest of ten. What about the others?
 
 ## 3. Ten prompts
 
@@ -235,17 +233,16 @@ drawings.draw_what_is_held(held, title)
 
 # %% [markdown]
 r"""
-**What to notice.** That one vector holds one fact is the rule, at another place in each seed. But
-it is mixed: many vectors are between, and in one prompt R is held by none alone. In some seeds C
-was learned less well, as the lines above the figure say.
+**What to notice.** One vector for one fact is the rule, at another place in each seed. But it is
+mixed: many vectors are between, and in one prompt none holds R alone. In some seeds C was learned
+less well.
 
 ## 4. Who looks at it?
 
 A text reads a vector by **attention**: each token shares out 1 among all that it sees. We look at
 the *arrow* behind the sentence in the last layer, where the answer begins, and at the *first word*
 in the layer before. (In the first two layers hardly anything depends on the letter.) Shares are
-means over the four heads and all sentences with this first letter. A is a control: the commonest
-letter that keeps its place.
+means of the heads and sentences. A is a control: the commonest letter that keeps its place.
 
 **Before you run it:** which vectors will be looked at more when the first word begins with R?
 """
@@ -285,13 +282,13 @@ def rise(rows, letter, vector):
         rises.append(rows[letter, vector][place] - max(others))
     return max(rises)
 
-points = []  # (letter, rise, how much more of this letter is lost than of any other)
+points = []  # (letter, rise, how much more of it is lost than of any other; 0 if not more)
 for seed in range(10):
     of_seed = answers_lost(results, seed)
     rows = {(row["letter"], row["vector"]): row for row in results if row["seed"] == seed}
     for letter in ("R", "C", "A"):
         for vector, alone in enumerate(lost_alone(of_seed, letter)):
-            points.append((letter, rise(rows, letter, vector), alone))
+            points.append((letter, rise(rows, letter, vector), max(0, alone)))
 
 # %%
 looked_at = [point for point in points if point[1] >= 0.1]
@@ -299,7 +296,7 @@ needed = [point for point in points if point[2] >= 0.3]
 both = [point for point in looked_at if point[2] >= 0.3]
 missed = len(needed) - len(both)
 title = "Is what is looked at also what is needed?"
-found = f"{len(both)} of {len(looked_at)} vectors looked at are needed, and {missed} others"
+found = f"Of {len(looked_at)} vectors looked at {len(both)} are needed; so are {missed} others"
 drawings.draw_rise_and_loss(points, 0.1, 0.3, title)
 
 # %% [markdown]

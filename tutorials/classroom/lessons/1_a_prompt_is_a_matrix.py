@@ -54,8 +54,7 @@ drawings.draw_rows_of_numbers(instruction, names, title)
 
 # %% [markdown]
 r"""
-**What to notice.** There are more rows than words, because rare words are cut into pieces. You
-cannot read the meaning from the colours. The model can.
+**What to notice.** There are more rows than words, because rare words are cut into pieces.
 
 ### Exercise 1: vectors before the text
 
@@ -121,7 +120,7 @@ Why is sharing exact? What the model computes at the instruction depends only on
 it, and no sentence does. A sentence *behind* it changes none of its values; a sentence *before* it
 does.
 
-## 3. A task for which words fail
+## 3. A new task
 
 A **task** is what we ask of a sentence. This one is called *first-letter-last*: say the first
 letter of the last word. The base never practised it. It did practise first letters of other words,
@@ -250,6 +249,7 @@ gradient descent (see the homework).
 
 # %%
 arms = [Arm(PromptTuning(instruction), NEW, rate=1.5, seed=seed) for seed in range(5)]
+# The rate is in spreads of the table: see the homework.
 curves = []
 for step in fit(model, arms, {NEW: fitting}, STEPS, 16):  # stops before each step, after the last
     if step in (0, 2, 5, 10, 20, 40, STEPS):

@@ -13,7 +13,7 @@ After this class you can
 Needs: class 1 (a prompt is a matrix), the cosine of two vectors. Letters: P virtual tokens (learned
 vectors in the place of tokens), C = 128 numbers in a vector, V = 2,048 tokens in the table.
 
-## 1. Not as words
+## 1. As words?
 
 The **base**, our language model, is frozen: its numbers never change. We train prompts of 8 vectors
 for two tasks. It practised *library*: which of six libraries is a sentence from? It never practised
@@ -50,7 +50,7 @@ table = model.model.embed_tokens.weight  # (V, C)
 NAMES, SEEDS = ("library", "first-letter-last"), range(5)
 arms = []
 for task in NAMES:
-    arms += arms_of(lab, task, "vocab", 8, 1.5, SEEDS)  # 8 vectors, learning rate 1.5
+    arms += arms_of(lab, task, "vocab", 8, 1.5, SEEDS)  # 8 vectors, rate 1.5 (see class 1)
 starts = [arm.soft.embeddings.detach().clone() for arm in arms]  # (P, C) each
 learned = learn(lab, arms, 48)  # accuracies after 48 steps
 tuned = [arm.soft.embeddings.detach() for arm in arms]  # (P, C) each
@@ -92,13 +92,13 @@ def snap_to_tokens(vectors, table):
     raise NotImplementedError
 
 # %%
-def accuracy_of(prompts):
+def measure_prompts(prompts):
     """The accuracy of each of the ten prompts (P, C) on its task."""
     return right_on_test(lab, [Arm(PromptTuning(x), arm.task, 0) for x, arm in zip(prompts, arms)])
 
 snapped = [table[snap_to_tokens(vectors, table)] for vectors in tuned]  # (P, C) each
-states = {"random\ntokens": accuracy_of(starts), "learned": learned,
-          "nearest\ntokens": accuracy_of(snapped)}  # library's five seeds, then the other task's
+states = {"random\ntokens": measure_prompts(starts), "learned": learned,
+          "nearest\ntokens": measure_prompts(snapped)}  # library's five seeds, then the other task's
 baselines = {}
 for task in NAMES:
     _, hard = score_hard_prompt(lab, task, best_hard_prompt(lab, task), "test", 240)
@@ -255,8 +255,8 @@ for kind in KINDS:
     looked["arrow"][kind] = from_arrow.tolist()
 
 # %%
-R = looked["arrow"]["R"]
-top = max(range(P), key=R.__getitem__)
+shares = looked["arrow"]["R"]
+top = max(range(P), key=shares.__getitem__)
 title = "Which vectors are looked at, and are they those that hold the letter?"
 found = f"The arrow looks at vector {top + 1} for R, and without vector {top + 1} R is lost"
 drawings.draw_lost_and_looked(lost, looked, title)
@@ -264,10 +264,13 @@ drawings.draw_lost_and_looked(lost, looked, title)
 # %% [markdown]
 r"""
 **What to notice.** For R the arrow turns to the two vectors that hold R, for C to one that holds C.
-The first word turns to another that holds C. Some shares are large for every letter: only a
-**rise** says something, the share with one letter minus the largest share with the other kinds. Now
-for all ten prompts: a rise of 0.1 is clear, and a letter *needs* a vector if without it this letter
-loses 0.3 more than any other.
+The first word turns to another that holds C.
+
+## 5. Looked at, and needed
+
+Some vectors are looked at whatever the letter. So we take the **rise**: the share with one letter
+minus the largest share with the other kinds. Now for all ten prompts. A rise of 0.1 is clear. A
+letter *needs* a vector if without it this letter loses 0.3 more than any other.
 
 **Before you run it:** will a letter need each vector to which attention rises for it? And will
 attention rise for each vector that a letter needs?

@@ -111,17 +111,17 @@ def draw_percents(names, sizes, percents, title):
     _, [[axis]] = new_axes(title, 9, 4.5)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_ylim(1e-5, 10)
+    axis.set_ylim(3e-6, 30)
     axis.set_yticks(
         [10, 1, 0.1, 0.01, 0.001, 0.0001], ["10", "1", "0.1", "0.01", "0.001", "0.0001"]
     )
     axis.set_xticks([1e6, 1e7, 1e8, 1e9, 1e10, 1e11])
     axis.set_xlabel("numbers in the model")
     axis.set_ylabel("% of them in the prompt")
-    axis.axhspan(1e-5, 0.001, color=COLOURS["always"], alpha=0.2, lw=0)
+    axis.axhspan(3e-6, 0.001, color=COLOURS["always"], alpha=0.2, lw=0)
     axis.text(sizes[0], 0.0008, "at most 0.001 %", va="top", fontsize=10)
     for name, size, percent in zip(names, sizes, percents[100]):
-        axis.text(size, percent * 1.5, name, ha="center", va="bottom", fontsize=8)
+        axis.text(size, percent * 1.4, name, rotation=40, rotation_mode="anchor", fontsize=8)
     labels = []
     for length, values in percents.items():
         axis.plot(sizes, values, "o-", color=COLOURS["prompt"], lw=3 if length == 16 else 1)

@@ -277,9 +277,12 @@ prompt and loads it for a fresh base. What must the file store?
 
 # %%
 shapes = {  # numbers in the model, and C
-    "our base": (1_000_576, 128), "SmolLM2\n135M": (134_515_008, 576),
-    "GPT-2 XL\n1.6B": (1_557_611_200, 1600), "Llama\n7B": (6_738_415_616, 4096),
-    "T5-XXL\n11B": (11_135_332_352, 4096), "Llama 2\n70B": (68_976_648_192, 8192),
+    "our base": (1_000_576, 128),
+    "SmolLM2 135M": (134_515_008, 576),
+    "GPT-2 XL 1.6B": (1_557_611_200, 1600),
+    "Llama 7B": (6_738_415_616, 4096),
+    "T5-XXL 11B": (11_135_332_352, 4096),
+    "Llama 2 70B": (68_976_648_192, 8192),
 }
 percents = {}
 for length in (100, 16, 1):
@@ -289,7 +292,7 @@ sizes_of_models = [size for size, _ in shapes.values()]
 
 # %%
 title = 'When is "0.001 %" true?'
-found = f'"0.001 %" is true of 16 vectors from {" ".join(first.split())} on, not for smaller models'
+found = f'"0.001 %" is true of 16 vectors from {first} on, not for smaller models'
 drawings.draw_percents(list(shapes), sizes_of_models, percents, title)
 
 # %%
@@ -350,7 +353,7 @@ def longest_prompt(n_parameters, n_embd, share):
 
 # %%
 for name, (size, width) in shapes.items():
-    print(f"{' '.join(name.split()):15} {longest_prompt(size, width, 1e-5):4} virtual tokens")
+    print(f"{name:15} {longest_prompt(size, width, 1e-5):4} virtual tokens")
 
 # %% [markdown]
 r"""

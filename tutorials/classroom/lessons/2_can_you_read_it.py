@@ -97,8 +97,11 @@ def measure_prompts(prompts):
     return right_on_test(lab, [Arm(PromptTuning(x), arm.task, 0) for x, arm in zip(prompts, arms)])
 
 snapped = [table[snap_to_tokens(vectors, table)] for vectors in tuned]  # (P, C) each
-states = {"random\ntokens": measure_prompts(starts), "learned": learned,
-          "nearest\ntokens": measure_prompts(snapped)}  # library's five seeds, then the other task's
+states = {  # library's five seeds, then those of first-letter-last
+    "random\ntokens": measure_prompts(starts),
+    "learned": learned,
+    "nearest\ntokens": measure_prompts(snapped),
+}
 baselines = {}
 for task in NAMES:
     _, hard = score_hard_prompt(lab, task, best_hard_prompt(lab, task), "test", 240)
@@ -228,7 +231,7 @@ for seed in range(10):
 # %%
 count = {kind: sum(kind in row for row in held.values()) for kind in ("R", "C")}
 title = "What does each vector of ten prompts hold?"
-found = f"One vector holds R alone in {count['R']} of 10 prompts, and C alone in {count['C']} of 10"
+found = f"A vector holds R alone in {count['R']} of 10 prompts, and C alone in {count['C']} of 10"
 drawings.draw_what_is_held(held, title)
 
 # %% [markdown]

@@ -37,6 +37,13 @@ WRONG |= {
 
 # -------------------------------------------------- 2: can you read it?
 
+
+def _emptied(past, vector):
+    positions = past.positions.clone()
+    positions[:, vector] = -1
+    return Past(past.keys, past.values, positions, past.pinned)
+
+
 WRONG |= {
     # one distance for the whole prompt in place of one for each vector
     "random_steps": lambda start, tuned, noise: (
@@ -44,6 +51,8 @@ WRONG |= {
     ),
     # a dot product, in which long vectors of the table win
     "snap_to_tokens": lambda vectors, table: (vectors @ table.T).argmax(1),
+    # an empty slot: the text moves up by one position
+    "without_vector": _emptied,
     # the mistakes that both make, over all sentences in place of the first one's mistakes
     "same_mistakes": lambda first, second, truth: (
         sum(a == b for a, b in zip(first, second)) / len(first),

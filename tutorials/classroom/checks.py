@@ -19,7 +19,7 @@ import solutions
 
 from model import GPT, GPTConfig, Past, visible
 from softprompt import PrefixTuning, PromptTuning, save
-from train import mean_error
+from train import hide, mean_error
 
 
 def exercise(student):
@@ -192,6 +192,33 @@ def snap_to_tokens(student):
             return f"{about} you return {short(got)}, not an integer tensor of {P} ids"
         if not torch.equal(got.long(), want):
             return f"{about} you return {got.tolist()}, it is {want.tolist()}"
+
+
+@check
+def without_vector(student):
+    model, gen = tiny(window=5), torch.Generator().manual_seed(4)
+    for B, P, vector in ((1, 3, 1), (2, 4, 3), (1, 2, 0)):
+        vectors = torch.randn(P, 8, generator=gen)
+        idx = torch.randint(11, (B, 6), generator=gen)
+        with torch.no_grad():
+            past = PromptTuning(vectors).past(model)
+        given, about = past.positions.clone(), f"for P={P} and vector={vector}"
+        got = student(past, vector)
+        if not isinstance(got, Past):
+            return f"{about} you return {short(got)}, not a Past"
+        if not torch.equal(past.positions, given):
+            return f"{about} the positions of the given past are changed; change a clone of them"
+        if int(got.length[0]) != P:
+            return (
+                f"{about} {int(got.length[0])} of the {P} slots are not empty, and the text would "
+                f"begin at position {int(got.length[0])} in place of {P}"
+            )
+        want, (logits, _) = model(idx, hide(past, vector))[0], model(idx, got)  # (B, T, V) each
+        if torch.allclose(logits, model(idx, past)[0], atol=1e-5):
+            return f"{about} the text still sees it: nothing has changed"
+        wrong = differs(logits, want, f"{about} of the text's logits")
+        if wrong:
+            return wrong
 
 
 @check

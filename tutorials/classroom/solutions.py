@@ -48,6 +48,14 @@ def snap_to_tokens(vectors, table):
     return cosines.argmax(1)  # (P,)
 
 
+def without_vector(past, vector):
+    """A past like this one, but no text behind it sees virtual token `vector`, counted from 0.
+    The text keeps its positions, and the given past is not changed."""
+    positions = past.positions.clone()  # (B, P)
+    positions[:, vector] = 2**20  # in the future of every text
+    return Past(past.keys, past.values, positions, past.pinned)
+
+
 def same_mistakes(first, second, truth):
     """Three lists of answers -> two shares: how often first and second are equal, of all sentences
     and of those that first gets wrong (None where it gets none wrong)."""

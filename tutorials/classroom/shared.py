@@ -41,12 +41,12 @@ def sentences_differ(marks):
     others = len(set(marks) - solved)
     if not others:
         return (
-            "The test sentences are those of the solved copy: a share may differ by 0.02, since "
+            "The test sentences are those of the solved copy: an accuracy may differ by 0.02, since "
             "other processors round otherwise."
         )
     return (
         f"{others} of the {len(marks)} test sentences are not those of the solved copy, since "
-        "other versions of the packages are installed here: a share may differ by 0.06, which is "
+        "other versions of the packages are installed here: an accuracy may differ by 0.06, which is "
         "two standard errors."
     )
 

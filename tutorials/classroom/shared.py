@@ -41,13 +41,13 @@ def sentences_differ(marks):
     others = len(set(marks) - solved)
     if not others:
         return (
-            "The test sentences are those of the solved copy: an accuracy may differ by 0.02, since "
-            "other processors round otherwise."
+            "The test sentences are those of the solved copy: an accuracy may differ by 0.02, "
+            "since other processors round otherwise."
         )
     return (
         f"{others} of the {len(marks)} test sentences are not those of the solved copy, since "
-        "other versions of the packages are installed here: an accuracy may differ by 0.06, which is "
-        "two standard errors."
+        "other versions of the packages are installed here: an accuracy may differ by 0.06, "
+        "which is two standard errors."
     )
 
 

@@ -221,7 +221,7 @@ for *library* (which of six libraries a sentence is from), which the base practi
 fair, points = {}, {}
 for task in (TASK, "library"):
     fair[task] = fair_medians(steps_at_rates(task, (5, 6, 7)), steps_at_rates(task, range(5)))
-    for start, (rate, steps) in fair[task].items():
+    for start, (rate, _) in fair[task].items():
         for row in runs:
             where = (row["task"], row["start"], row["rate"])
             if where == (task, start, rate) and row["seed"] < 5:

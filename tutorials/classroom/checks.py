@@ -524,7 +524,7 @@ def mixed_logits(student):
 
 
 @check
-def refuse(student):
+def is_of_another_base(student):
     model, other, nudged = tiny(), tiny(seed=1), tiny()
     weight = nudged.model.layers[1].mlp.up_proj.weight
     weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(torch.inf))

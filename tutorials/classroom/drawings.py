@@ -56,4 +56,192 @@ def level(axis, name, height):
 # ---------------------------------------------------------------- 7: hundreds of prompts, and scale
 
 
+def slots_of_a_batch(kinds, positions, title):
+    """kinds: "prompt" or "prefix" of each row; positions: of its slots, -1 where one is empty. A
+    line for each row of the batch."""
+    figure, axes = new_axes(title, 8.5, 4.6)
+    axis = axes[0, 0]
+    for row, (kind, places) in enumerate(zip(kinds, positions)):
+        filled = sum(place >= 0 for place in places)
+        axis.barh(row, len(places), height=1, color="0.93")
+        axis.barh(row, filled, height=1, color=COLOURS[kind])
+    rows, slots = len(positions), len(positions[0])
+    beside = {"va": "center", "weight": "bold", "fontsize": 9}
+    for height, kind in ((0.85, "prompt"), (0.5, "prefix")):
+        place = (1.02, height)
+        axis.text(*place, kind, transform=axis.transAxes, color=COLOURS[kind], **beside)
+    axis.text(1.02, 0.15, "empty:\nposition -1", transform=axis.transAxes, color="0.5", **beside)
+    axis.set(xlim=(0, slots), ylim=(rows - 0.5, -0.5), xticks=range(0, slots + 1, 4))
+    axis.set(xlabel="slots of the past; the text stands behind them", ylabel="row of the batch")
+
+
+UPDATE_LABELS = {"none": "before", "gentle": "gentle", "strong": "strong"}
+PROMPT_LABELS = {"old": "old prompts", "anew": "trained anew", "wording": "hard prompt"}
+PROMPT_COLOURS = {
+    "old": COLOURS["prompt"],
+    "anew": COLOURS["prefix"],
+    "wording": COLOURS["wording"],
+}
+
+
+def after_an_update(shares, always, title):
+    """shares: {(task, update, method): [accuracy of each run]}; always: {task: accuracy}. Dots are
+    runs, a bar is their mean."""
+    tasks = list(always)
+    figure, axes = new_axes(title, 10, 4.2, columns=len(tasks), sharey=True)
+    aside = {"wording": -0.25, "old": 0, "anew": 0.25}
+    for axis, task in zip(axes[0], tasks):
+        for (of_task, update, method), values in shares.items():
+            if of_task == task:
+                x = list(UPDATE_LABELS).index(update) + aside[method]
+                colour = PROMPT_COLOURS[method]
+                beside = [x + 0.16 * (i / len(values) - 0.5) for i in range(len(values))]
+                axis.plot(beside, values, ".", color=colour, alpha=0.5, ms=6)
+                axis.plot(x, sum(values) / len(values), "_", color=colour, ms=20, mew=3)
+        level(axis, "always", always[task])
+        axis.set_title(train.TASKS[task].question, fontsize=10)
+        axis.set(xlim=(-0.6, 2.6), ylim=(0, 1.03))
+        axis.set_xticks(range(3), UPDATE_LABELS.values())
+        axis.set_xlabel("the base, before and after an update")
+    axes[0, 0].set_ylabel("accuracy on the test sentences")
+    for place, (method, text) in enumerate(PROMPT_LABELS.items()):
+        style = {"color": PROMPT_COLOURS[method], "weight": "bold", "fontsize": 9}
+        axis.text(1.03, 0.7 - 0.1 * place, text, transform=axis.transAxes, **style)
+
+
+ANSWERS_AFTER = {"none": "before", "strong": "strong: all tasks", "gentle": "gentle: all tasks"}
+ANSWERS = {
+    "right": COLOURS["prompt"],
+    "first letter of another word": "#56B4E9",
+    "something else of the last word": "#CC79A7",
+    "neither": "0.85",
+}
+
+
+def answers_to_hard_prompts(shares, runs, title):
+    """shares: {(words, update): {kind of answer: mean share}}; runs: {(words, update): [share right
+    of each seed]}. A panel for each hard prompt, a bar for each update."""
+    wordings = list(dict.fromkeys(words for words, _ in shares))
+    updates = list(dict.fromkeys(update for _, update in shares))
+    figure, axes = new_axes(title, 11, 6.4, rows=2, columns=2, sharex=True, sharey=True)
+    for axis, words in zip(axes.flat, wordings):
+        for y, update in enumerate(updates):
+            left = 0
+            for kind, colour in ANSWERS.items():
+                share = shares[words, update].get(kind, 0)
+                axis.barh(y, share, left=left, color=colour, height=0.75)
+                left += share
+            axis.plot(runs[words, update], [y] * len(runs[words, update]), "k.", ms=4)
+            style = {"color": ANSWERS["right"], "weight": "bold", "va": "center", "fontsize": 9}
+            axis.text(1.02, y, f"{shares[words, update]['right']:.2f}", **style)
+        axis.set_title(f'"{words}"', fontsize=10)
+        axis.set_yticks(range(len(updates)), [ANSWERS_AFTER.get(name, name) for name in updates])
+        axis.set(xlim=(0, 1), ylim=(len(updates) - 0.5, -0.5))
+    for axis in axes[1]:
+        axis.set_xlabel("share of the answers to the test sentences (dots: right, a seed)")
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in ANSWERS.values()]
+    figure.legend(handles, ANSWERS, loc="outside lower center", ncol=4, frameon=False)
+
+
+def size_said(numbers):
+    """62 thousand, 1 million"""
+    if numbers < 10**6:
+        return f"{numbers / 1000:.0f} thousand"
+    return f"{numbers / 10**6:.0f} million"
+
+
+def accuracy_over_size(sizes, points, always, title):
+    """sizes: numbers in each base; points: {(task, method): [(mean, error) of each base]}; always:
+    {task: accuracy}. Between a prompt and all weights the gap is grey."""
+    figure, axes = new_axes(title, 11, 4.4, columns=len(always), sharey=True)
+    for axis, task in zip(axes[0], always):
+        labels = []
+        for (of_task, method), of_bases in points.items():
+            if of_task == task:
+                means, errors = zip(*of_bases)
+                colour, width = COLOURS[method], 3 if method in ("prompt", "full") else 1.2
+                axis.errorbar(sizes, means, errors, fmt="o-", color=colour, lw=width, elinewidth=1)
+                labels.append((means[-1], LABELS[method], colour))
+        low = [point[0] for point in points[task, "prompt"]]
+        high = [point[0] for point in points[task, "full"]]
+        axis.fill_between(sizes, low, high, color="0.85", zorder=0)
+        level(axis, "always", always[task])
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [size_said(n).replace(" ", "\n") for n in sizes])
+        axis.minorticks_off()
+        axis.set_ylim(-0.03, 1.03)
+        axis.set_title(train.TASKS[task].question, fontsize=10)
+        axis.set_xlabel("numbers in the base")
+    train.label_lines(axis, labels)
+    axes[0, 0].set_ylabel("accuracy on the test sentences")
+
+
+def gap_over_size(sizes, gaps, runs, closed, title):
+    """gaps: {task: [(mean, error) of each base]} of all weights minus prompt; runs: {task: [[gap of
+    each seed] of each base]}; closed: {task: [of each base, the part of the way from hard prompt to
+    all weights that a prompt goes, or None]}."""
+    figure, axes = new_axes(title, 10, 4.4, columns=2)
+    for axis in axes[0]:
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [size_said(n) for n in sizes])
+        axis.minorticks_off()
+        axis.set_xlabel("numbers in the base")
+    gap, way = axes[0]
+    gap.axhline(0, color="black", lw=1)
+    way.axhline(1, color="black", lw=1)
+    way.axhline(0, color="black", lw=1)
+    labels, ways = [], []
+    for place, (task, of_bases) in enumerate(gaps.items()):
+        means, errors = zip(*of_bases)
+        colour = GAP_COLOURS[task]
+        x = [n * 1.05 ** (place - 1) for n in sizes]  # a little apart
+        gap.errorbar(x, means, errors, fmt="o-", color=colour, lw=2.5, elinewidth=1)
+        for n, seeds in zip(x, runs[task]):
+            gap.plot([n] * len(seeds), seeds, ".", color=colour, alpha=0.4)
+        labels.append((means[-1], train.TASKS[task].question.replace(" of ", "\nof "), colour))
+        shown = [(n, share) for n, share in zip(sizes, closed[task]) if share is not None]
+        if shown:
+            way.plot(*zip(*shown), "o-", color=colour, lw=2.5)
+            ways.append((shown[-1][1], task, colour))
+    gap.set_ylabel("accuracy: all weights minus prompt")
+    way.set_ylabel("part of the way from the best hard prompt\nto all weights that a prompt goes")
+    for axis, texts in ((gap, labels), (way, ways)):
+        axis.set_ylim(axis.get_ylim())  # what is drawn is all there: the labels need its limits
+        train.label_lines(axis, texts, gap=0.12)
+
+
+GAP_COLOURS = {
+    "library": COLOURS["library"],
+    "first-letter-last": COLOURS["first-letter-last"],
+    "before-last": COLOURS["full"],
+}
+
+
+MARKS = {"base-small": "o", "base-small-lm": "v"}
+
+
+def with_and_without_practice(points, always, title):
+    """points: {(base, task, method): (mean, error)} of two bases of one size; always: {task:
+    accuracy}. Circles: the base practised tasks. Triangles: it did not."""
+    figure, axes = new_axes(title, 10, 4, columns=len(always), sharey=True)
+    methods = list(dict.fromkeys(method for _, _, method in points))
+    for axis, task in zip(axes[0], always):
+        for (base, of_task, method), (center, error) in points.items():
+            if of_task == task:
+                x, colour = methods.index(method), COLOURS[method]
+                fill = colour if base == "base-small" else "white"
+                look = {"color": colour, "mfc": fill, "ms": 9, "capsize": 3}
+                axis.errorbar(x, center, error, fmt=MARKS[base], **look)
+        level(axis, "always", always[task])
+        axis.set_title(train.TASKS[task].question, fontsize=10)
+        axis.set(xlim=(-0.5, len(methods) - 0.5), ylim=(-0.03, 1.03))
+        names = [LABELS[method].replace(" ", "\n") for method in methods]
+        axis.set_xticks(range(len(methods)), names)
+    axes[0, 0].set_ylabel("accuracy on the test sentences")
+    said = (
+        "filled circle: the small base practised tasks;   open triangle: it learned language alone"
+    )
+    figure.supxlabel(said, fontsize=9, color="0.4")
+
+
 # ------------------------------------------------------------------ 8: a real model

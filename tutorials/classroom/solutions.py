@@ -202,14 +202,15 @@ def mixed_logits(model, vectors, rows):
     return logits[:, -1]  # (B, V)
 
 
-def refuse(path, model):
+def is_of_another_base(path, model):
     """True where the prompt in the file is of another base, False where it is of this one."""
     content = read(path, "a soft prompt", ("kind", "base"))
     return content["base"] != model.fingerprint()
 
 
 def gap_closed(english, prompt, full):
-    """A share, two lists of shares (one a seed) -> the part of the gap closed, or None."""
+    """The hard prompt's accuracy, two lists of accuracies (one a seed) -> the part of the gap
+    closed, or None."""
     gap = mean(full) - english
     if gap <= 0:
         return None

@@ -2,109 +2,95 @@
 r"""
 # Hundreds of prompts, and the power of scale
 
-One frozen model, the *base*, serves any number of soft prompts in one batch; and the larger the
-base, the nearer a prompt comes to training all its weights.
+One frozen model, the *base*, serves hundreds of soft prompts in one batch. How much a prompt lacks
+beside new weights depends on how large the base is, and on what it practised.
 
 After this class you can
 
-1. lay different prompts row under row in one batch, and show that no row touches another;
-2. say what a prompt's file must remember, and what an update of the base does to old prompts;
-3. measure whether prompts catch up with all weights as a base grows, and say when they cannot.
+1. lay different prompts row under row, and show that no row touches another;
+2. say what a prompt's file must remember, and what an update of the base does;
+3. draw the gap between prompts and new weights over the size of the base.
 
-Needs: what a `Past` is (class 4). A *virtual token* is a learned vector in the place of a token; P
-of them are a prompt. A *prefix* is P learned keys and values in every layer. B rows are a batch, S
-slots a past, V tokens a vocabulary; Hkv key heads have D numbers each.
+Needs: what a `Past` is (class 4). A *virtual token* is a learned vector in the place of a token; P of
+them are a prompt. A *prefix* is P learned keys and values in every layer. B rows are a batch, S slots
+a past, V tokens a vocabulary.
 
 ## 1. A batch in which every row has another prompt
 
-The tasks: which library a sentence is from (*library*), how many words it has (*count*), class or
-function (*kind*), its last word (*repeat-last*), and the first letter of its last word
-(*first-letter-last*). The base practised all but the last one, which is new to it.
+We train 200 soft prompts at once, an *arm* each: 160 prompts and 40 prefixes, of 8 to 20 virtual
+tokens, for 16 tasks. It is a short training, 6 steps of 4 sentences. So each starts from a *hard
+prompt*, an instruction in words, and only its numbers move.
 
-Ten runs train together. Each has its own *seed*, which decides its start and its sentences. Then
-five of their pasts, and an empty one, are laid row under row. A shorter past is filled up with empty
-slots, of position -1: nothing is here. **Before you run it:** the prompts have 0, 3, 8 and 14
-vectors. At which position does the text start in each row? Can a row see its neighbour's prompt?
-
-Last, N questions stand behind N prompts, in one batch and one at a time. The prompts' states are
-ready before the clock starts. **Before you run it:** how many times as fast is the batch at N = 64?
+Their pasts are laid row under row. A shorter past is filled up with *empty slots*, of position -1:
+nothing is here. **Before you run it:** at which position does the text start in each row? Can a row
+see its neighbour's prompt?
 """
 
 # %%
 import sys
 sys.path.insert(0, "classroom")
-from time import perf_counter
+from shared import TEST, measured, open_lab, watch
 import torch
-from matplotlib import pyplot
+import drawings
+import scale
+import update
 from checks import exercise
-from shared import COLOURS, LABELS, learn, watch
-from methods import AllWeights, LoRA, lab_on_a_copy
+from methods import lab_on_a_copy
 from model import Past, read
-from softprompt import PromptTuning, batch, load, save
-from train import TASKS, Arm, Lab, best_hard_prompt, commonest_answer, fit, load_base, load_data
-from train import measure, new_arm, score_hard_prompt, share_of
+from softprompt import PromptTuning, batch, load, prefill, save
+from train import TASKS, commonest_answer, mean_error, new_arm, score, share_of
+
+lab = open_lab()
+model, tok = lab.model, lab.tok
 
 # %%
-lab = Lab(*load_base(device="cpu"), load_data("../out"))  # the base is frozen
-model, tok, data = lab.model, lab.tok, lab.data
-RATES = {"prompt": 1.5, "prefix": 0.45}  # in units of the size of what moves
-RUNS = [("library", "prompt", 8), ("count", "prompt", 8), ("first-letter-last", "prompt", 14),
-        ("repeat-last", "prefix", 8), ("kind", "prompt", 3)]
-def train_all(lab, runs):
-    arms = [new_arm(lab, task, method, "vocab", P, RATES[method], seed)
-            for seed in (0, 1) for task, method, P in runs]
-    watch(lab, arms, 32, (), 12)  # 32 steps of 12 sentences, and no look while they train
-    return arms
-arms = train_all(lab, RUNS)
+RATES = {"prompt": 1.5, "prefix": 0.3}  # in units of the size of what moves
+practised = [name for name, task in TASKS.items() if task.practised]  # 16 tasks
+arms = []
+for n in range(200):
+    task = practised[n % 16]
+    method = "prefix" if n % 5 == 0 else "prompt"
+    length = 8 + 5 * n % 13  # virtual tokens
+    arms.append(new_arm(lab, task, method, "related", length, RATES[method], seed=n))
+watch(lab, arms, 6, (), examples=4)  # trains them all as one batch
+softs = [arm.soft.requires_grad_(False) for arm in arms]
 
 # %%
-def fill(x, S):  # (1, Hkv, S', D) -> (1, Hkv, S, D): zeros in the empty slots
-    zeros = x.new_zeros(1, x.shape[1], S - x.shape[2], x.shape[3])
-    return torch.cat((x, zeros), 2)
+def filled_up(states, S):  # (1, Hkv, P, D) -> (1, Hkv, S, D)
+    return torch.nn.functional.pad(states, (0, 0, 0, S - states.shape[2]))
 
 def my_batch(pasts):
     S = max(past.positions.shape[1] for past in pasts)
-    layers = range(len(pasts[0].keys))
-    keys = [torch.cat([fill(past.keys[i], S) for past in pasts]) for i in layers]
-    values = [torch.cat([fill(past.values[i], S) for past in pasts]) for i in layers]
-    places = [past.positions[0].tolist() + [-1] * (S - past.positions.shape[1]) for past in pasts]
-    return Past(keys, values, torch.tensor(places), torch.cat([past.pinned for past in pasts]))
+    keys, values = [], []
+    for layer in range(len(pasts[0].keys)):
+        keys.append(torch.cat([filled_up(past.keys[layer], S) for past in pasts]))  # (B, Hkv, S, D)
+        values.append(torch.cat([filled_up(past.values[layer], S) for past in pasts]))
+    positions = []
+    for past in pasts:
+        own = past.positions[0].tolist()  # 0, 1, 2, ...
+        positions.append(own + [-1] * (S - len(own)))
+    return Past(keys, values, torch.tensor(positions), torch.cat([past.pinned for past in pasts]))
 
 # %%
-softs = [PromptTuning(torch.zeros(0, 128)), *(arm.soft for arm in arms[:5])]
-names = ["no prompt", *(f"{task}, {method}" for task, method, _ in RUNS)]
-pasts = [soft.past(model) for soft in softs]
-past, theirs = my_batch(pasts), batch(pasts)  # B = 6 twice
-text = next(s.text for s in data["test"] if s.library == "networkx" and s.kind == "function")
-answers = model.generate([tok.encode(f"\n{text} ->")] * 6, 6, past, stop=tok.end)
-print(f"{text!r}\n{'':25s} positions of the 14 slots")
-for name, places, start, answer in zip(names, past.positions.tolist(), past.length, answers):
-    slots = "".join(f"{p:3d}" for p in places)
-    print(f"{name:25s}{slots}  text from {start:2d}:{tok.decode(answer)}")
-pairs = zip(past.keys + past.values, theirs.keys + theirs.values)
-print("largest difference to batch:", max((a - b).abs().max().item() for a, b in pairs))
+pasts = [soft.past(model) for soft in softs]  # B = 1 each
+past, theirs = my_batch(pasts), batch(pasts)  # B = 200 twice
+for row in range(3):
+    print(f"row {row}, text from {past.length[row]:2d} on:", past.positions[row].tolist())
+difference = 0
+for ours, project in zip(past.keys + past.values, theirs.keys + theirs.values):
+    difference = max(difference, (ours - project).abs().max().item())
+print("largest difference to the project's batch:", difference)
 
 # %%
-asked = [tok.encode(f"\n{s.text} ->") for s in data["test"][:64]]
-many = past.rows(torch.arange(64) % 6)  # B = 64: the six prompts in turn
-single = [many.rows(torch.tensor([n])) for n in range(64)]  # B = 1 each
-for N in (1, 4, 16, 64):
-    own, ratios = many.rows(torch.arange(N)), []
-    for turn in range(3):
-        begun = perf_counter()
-        together = model.generate(asked[:N], 3, own)
-        between = perf_counter()
-        alone = [model.generate([row], 3, each)[0] for row, each in zip(asked[:N], single)]
-        ratios.append((perf_counter() - between) / (between - begun))
-    print(f"N = {N:2d}: {sorted(ratios)[1]:.1f} times as fast, equal answers: {together == alone}")
+title = "Where do 200 pasts of different lengths have their empty slots?"
+found = f"Behind each prompt: {len(softs)} pasts are one batch, and each has its own length"
+drawings.slots_of_a_batch([soft.kind for soft in softs], past.positions.tolist(), title)
 
 # %% [markdown]
 r"""
-**What to notice.** Six ways to ask give their answers in one pass. Two are wrong: the sentence is from
-networkx, and its last word begins with t. The text starts where each row's own prompt ends. Empty
-slots have no position, so no row attends to them. Our batch and the project's are equal. The
-answers in the batch and alone are all the same. At N = 64 the batch was about 6 times as fast on
-this shared machine: a rough number.
+**What to notice.** The text starts where each row's own prompt ends, not where the longest ends.
+Prompts and prefixes stand in one batch, since both are keys, values and positions. Our batch and the
+project's are equal.
 
 ### Exercise 1: one pass for all
 
@@ -128,172 +114,193 @@ def mixed_logits(model, vectors, rows):
 
 # %% [markdown]
 r"""
-## 2. A prompt's file, and a base that moves on
+Your function now asks 160 prompts a question each. Then they are asked one at a time. Then one user is
+malicious: the first prompt is made of NaN, "not a number", which spoils whatever is computed from it.
+Last, all 200 answer behind their own prompt, and behind the one of the next row. **Before you run
+it:** how many rows does the NaN reach?
+"""
 
-A prompt is saved. Then one number of the base becomes the next one that float32 has. **Before you
-run it:** what must the file hold, so that nobody uses it wrongly in a year?
+# %%
+asked = [lab.rows(arm.task, "test")[n] for n, arm in enumerate(arms)]  # (question, answer) each
+mine = [n for n, soft in enumerate(softs) if soft.kind == "prompt"]  # 160 rows
+vectors = [softs[n].embeddings for n in mine]
+rows = [asked[n][0] for n in mine]
+together = mixed_logits(model, vectors, rows)  # (160, V)
+alone = torch.cat([mixed_logits(model, [x], [row]) for x, row in zip(vectors, rows)])  # (160, V)
+poisoned = mixed_logits(model, [vectors[0] * torch.nan, *vectors[1:]], rows)  # (160, V)
+print(f"largest difference, alone or together: {(alone - together).abs().max():.1e}")
+print("rows with a NaN:", poisoned.isnan().any(1).sum().item())
+print("largest difference in the other rows:", (poisoned - together)[1:].abs().max().item())
+own = score(model, past, asked).right.mean()
+next_row = past.rows(torch.arange(200).roll(-1))
+print(f"accuracy behind its own prompt {own:.2f}, behind the next row's "
+      f"{score(model, next_row, asked).right.mean():.2f}")
 
-Is `load` too strict? The base trains 20 more steps of 32 sentences on the tasks it practised, asked in
-words: once at a learning rate of 3e-4 (gentle), once at 1e-3 (strong). The old prompts are tried on the
-new bases. Two controls stand beside them: the same runs trained anew on each new base, and the best
-*hard prompt* (an instruction in words). **Before you run it:** after an update, which is safer, an old
-prompt or a hard one?
+# %% [markdown]
+r"""
+Is it fast? The prompts' states are ready before the clock starts. It counts the processor's time.
+**Before you run it:** 200 questions behind 200 prompts: how many times as fast is one batch as one
+question at a time?
+"""
+
+# %%
+from statistics import median
+from time import process_time
+questions = [question for question, _ in asked]
+single = [past.rows(torch.tensor([n])) for n in range(200)]  # B = 1 each
+model.generate(questions[:1], 2, single[0])  # the first call is slow: not on the clock
+for N in (1, 8, 40, 200):
+    own_pasts, ratios = past.rows(torch.arange(N)), []
+    for turn in range(3):
+        begun = process_time()
+        together = model.generate(questions[:N], 2, own_pasts)
+        between = process_time()
+        alone = [model.generate([questions[n]], 2, single[n])[0] for n in range(N)]
+        ratios.append((process_time() - between) / (between - begun))
+    print(f"N = {N:3d}: {median(ratios):4.1f} times as fast ({min(ratios):.1f} to "
+          f"{max(ratios):.1f}), equal answers: {together == alone}")
+
+# %% [markdown]
+r"""
+**What to notice.** NOTICE1
+
+## 2. What a file must remember
+
+A prompt is saved. Then one number of the base becomes the next one that float32 has. **Before you run
+it:** what must the file hold, so that nobody uses it wrongly in a year? Will `load` notice the change?
 """
 
 # %%
 from tempfile import mkdtemp
-path = f"{mkdtemp()}/library.pt"
-save(arms[0].soft, path, model, task="library", steps=32)
+path = f"{mkdtemp()}/count.pt"
+arm = arms[2]
+save(arm.soft, path, model, task=arm.task, steps=6)
 content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
-print(f"{len(open(path, 'rb').read()):,} bytes, {arms[0].soft.embeddings.nbytes:,} of them vectors")
-print("kind", content["kind"], "- facts", load(path, model).facts, "- base", content["base"][:16])
+size = len(open(path, "rb").read())
+print(f"{size:,} bytes, {arm.soft.embeddings.nbytes:,} of them vectors")
+print("kind:", content["kind"], "| facts:", content["facts"], "| base:", content["base"][:16])
 nudged = lab_on_a_copy(lab).model
-nudged.model.norm.weight[0] = torch.nextafter(model.model.norm.weight[0], torch.tensor(9.0))
+weight = nudged.model.norm.weight
+weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
+print("one number of the base:", model.model.norm.weight[0].item(), "becomes", weight[0].item())
 try:
     load(path, nudged)
 except ValueError as problem:
-    print(str(problem).replace(path, "library.pt"))
-
-# %%
-from itertools import product
-ALWAYS = {task: share_of(commonest_answer(TASKS[task].pairs(data["train"])),
-                        TASKS[task].pairs(data["test"][:240])) for task, _, _ in RUNS}
-
-def asked_in_words(lab, task):
-    """The share right on test, behind the hard prompt that is best on validation."""
-    return score_hard_prompt(lab, task, best_hard_prompt(lab, task), "test", 240)[1]
-
-# %%
-more = [tok.example(sentence.text, task.answer(sentence), task.practised[1])
-        for task in TASKS.values() if task.practised for sentence in data["train"][:500]]
-moved, shares = {"before": lab}, {}
-for name, rate in (("gentle", 3e-4), ("strong", 1e-3)):
-    moved[name] = lab_on_a_copy(lab)
-    arm = Arm(AllWeights(moved[name].model), "more", rate)
-    for step in fit(moved[name].model, [arm], {"more": more}, 20, 32):
-        pass
-    moved[name].model.requires_grad_(False)
-for (name, place), how in product(moved.items(), ("anew", "old")):
-    tried = arms if how == "old" or place is lab else train_all(place, RUNS[:3])
-    shares[name, how] = measure(place, tried, 0, "test", 240)
-
-# %%
-figure, axes = pyplot.subplots(1, 3, figsize=(10, 4), sharey=True, layout="constrained")
-for axis, task in zip(axes, ("library", "count", "first-letter-last")):
-    for how, style in (("anew", "x:"), ("old", "o-")):  # two seeds, a line each
-        runs = [[row["accuracy"] for row in shares[n, how] if row["task"] == task] for n in moved]
-        axis.plot(list(moved), runs, style, color=COLOURS["prompt"], label=[f"prompts, {how}", "_"])
-    spoken = [asked_in_words(place, task) for place in moved.values()]
-    axis.plot(list(moved), spoken, "D--", color=COLOURS["wording"], label="best hard prompt")
-    axis.axhline(ALWAYS[task], color=COLOURS["always"], ls="--", label="commonest answer")
-    before, after = sum(runs[0]) / 2, sum(runs[2]) / 2  # of the old prompts
-    axis.set_title(f"{TASKS[task].question}\nprompts {before:.2f} to {after:.2f}")
-axes[0].set(ylim=(0, 1.03), ylabel="share right of 240 test sentences")
-legend = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
+    print(str(problem).replace(path, "count.pt"))
 
 # %% [markdown]
 r"""
-**What to notice.** The file holds vectors, kind, facts and the *fingerprint*: a hash of the base's
-shape and weights. One weight changed in its last digit, and `load` refuses. The gentle update did
-little harm. The strong one took *count* from 0.93 to 0.72. The hard prompt fell as well, and prompts
-trained anew fell less: the base lost something, the old prompts lost more. *library* hardly moved. In
-the new task the seed mattered more than the update, and the hard prompt rose. Only a test can tell.
+**What to notice.** NOTICE2
 
-### Exercise 2: of another base?
+## 3. A base that moves on
 
-Say whether the prompt in a file belongs to another base than `model`. A damaged file is no answer
-to this question: there a ValueError must come out. (`load` raises one in both cases.)
+Is `load` too strict? The base trains 20 more steps of 32 sentences on tasks that it practised, at a
+learning rate of 3e-4 (gentle) or 1e-3 (strong). There are five of each, with a seed of their own.
+Prompts of five seeds are tried before and after. Two controls stand beside them: prompts trained anew
+on three of the new bases, and the hard prompt that was best before. That took minutes:
+`python tutorials/classroom/update.py` made the table, and makes it again.
 
-<details><summary>Hint</summary>
-
-`read`, in the cell that saved the prompt, raises the ValueError of a damaged file by itself.
-`model.fingerprint()` is what this base would write into a file.
-
-</details>
+**Before you run it:** after an update, which is safer, an old prompt or a hard one?
 """
 
 # %%
-@exercise
-def refuse(path, model):
-    """True where the prompt in the file is of another base, False where it is of this one."""
-    raise NotImplementedError
+results = measured("update", update.COLUMNS)
+NEW = "first-letter-last"  # the base never practised it
+valid = {row["words"]: row["share"] for row in results
+         if row["split"] == "valid" and row["update"] == "none"}
+best = max(valid, key=valid.get)  # the hard prompt of the new task, before the updates
+shares, always = {}, {}
+for row in results:
+    is_shown = row["update"] in ("none", "gentle", "strong") and row["split"] == "test"
+    is_best = row["method"] != "wording" or row["task"] != NEW or row["words"] == best
+    if row["answers"] == "right" and is_shown and is_best:
+        where = row["task"], row["update"], row["method"]
+        shares.setdefault(where, []).append(row["share"])
+for task in update.PROMPT_TASKS:
+    answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
+    always[task] = share_of(answer, TASKS[task].pairs(lab.data["test"][:TEST]))
+
+# %%
+means = {where: sum(values) / len(values) for where, values in shares.items()}
+title = "What does an update of the base do to old prompts and to hard ones?"
+found = f"FOUND3"
+drawings.after_an_update(shares, always, title)
 
 # %% [markdown]
 r"""
-## 3. The power of scale
+**What to notice.** NOTICE3
 
-Lester et al. (2021) found that prompts catch up with training all weights as models grow. Here are
-three bases: 62 thousand, 279 thousand and one million numbers. The two small ones read the same
-texts but practised tasks for half as many steps. Five ways to ask: the best hard prompt (by
-validation), a prompt of 16, a prefix of 16, *LoRA* (small matrices that are learned beside each
-attention weight, rank 4), and *fine-tuning all weights*. Two seeds each.
-
-Each method has one learning rate for all sizes. It was chosen beforehand, from three or four tried at
-every size, by the validation loss of other seeds: the best or near it. There is one exception. All
-weights of the tiny base take three times that rate on the new task, which was clearly better. In the
-runs before, the first gap was 0.13 at that rate and 0.07 at the common one.
-
-*library* was practised by all three bases (15 steps), *first-letter-last* by none (48 steps).
-
-**Before you run it:** draw the five curves for both tasks. Where is the gap between the prompt and
-all weights largest?
+The hard prompt of the new task *rises*, and nobody practised that task. Why? First look at what the
+wrong answers are. The task has two parts: *what* is asked (the first letter), and *of which word* (the
+last). Then look at controls: updates at the same rate that practise only the tasks of the last word
+(repeat it, its last letter, its length), only the others, or *library* alone, and a move in a random
+direction, as far as the strong update goes. **Before you run it:** which of them lift a hard prompt?
 """
 
 # %%
-def trained(lab, task, method, rate, steps):  # the share right, for each of two seeds
-    shares = []
-    for seed in (0, 1):
-        other = lab_on_a_copy(lab)  # LoRA and all weights change the base itself
-        if method == "lora":
-            arm = Arm(LoRA(other.model, seed), task, rate, seed)
-        elif method == "full":
-            arm = Arm(AllWeights(other.model), task, rate, seed)
-        else:
-            arm = new_arm(other, task, method, "vocab", 16, rate, seed)
-        shares += learn(other, [arm], steps)
-    return shares
+kinds, runs = {}, {}
+for row in results:
+    if (row["task"], row["method"], row["split"]) == (NEW, "wording", "test"):
+        where = row["words"], row["update"]
+        seeds = 1 if row["update"] == "none" else len(update.UPDATE_SEEDS)
+        of_words = kinds.setdefault(where, dict.fromkeys(update.KINDS, 0))
+        of_words[row["answers"]] += row["share"] / seeds
+        if row["answers"] == "right":
+            runs.setdefault(where, []).append(row["share"])
+right = {where: of_words["right"] for where, of_words in kinds.items()}
 
 # %%
-labs = {n: Lab(*load_base(f"{n}.pt", "cpu"), data) for n in ("base-tiny", "base-small", "base")}
-found, STEPS = {}, {"library": 15, "first-letter-last": 48}
-for (name, place), (task, steps) in product(labs.items(), STEPS.items()):
-    found[name, task, "wording"] = [asked_in_words(place, task)]
-    for method, rate in {**RATES, "lora": 1e-2, "full": 1e-3}.items():
-        if (name, task, method) == ("base-tiny", "first-letter-last", "full"):
-            rate = 3 * rate
-        found[name, task, method] = trained(place, task, method, rate, steps)
-
-def point(shares):  # mean, and one standard error of the seeds and of the sentences
-    x, n = torch.tensor(shares), max(len(shares) - 1, 1)
-    return x.mean(), (x.var(correction=0) / n + x.mean() * (1 - x.mean()) / 240).sqrt()
-
-# %%
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), sharey=True, layout="constrained")
-for axis, task in zip(axes, STEPS):
-    for i, method in enumerate(("wording", "prompt", "prefix", "lora", "full")):
-        points = [point(found[name, task, method]) for name in labs]
-        x = [n + 0.05 * (i - 2) for n in range(3)]  # a little apart, so that the bars can be seen
-        axis.errorbar(x, *zip(*points), fmt="o-", color=COLOURS[method], label=LABELS[method])
-    axis.axhline(ALWAYS[task], color=COLOURS["always"], ls="--", label="commonest answer")
-    gap = [point(found[n, task, "full"])[0] - point(found[n, task, "prompt"])[0] for n in labs]
-    gaps = ", ".join(f"{x:.2f}" for x in gap)
-    axis.set_title(f"{TASKS[task].question}\nweights minus prompt: {gaps}")
-    axis.set(xticks=range(3), xticklabels=["62 k", "279 k", "1 M numbers"], ylabel="share right")
-legend = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=6)
+title = "Why does a hard prompt of the new task rise after an update?"
+found = f"FOUND4"
+drawings.answers_to_hard_prompts(kinds, runs, title)
 
 # %% [markdown]
 r"""
-**What to notice.** On the new task the gap closes: all weights are ahead of the prompt by 0.12, then
-0.04, then 0.01. Only the first is clearly wider than its bars. But look at the level. On the tiny base
-nothing works: the prompt is at the commonest answer, and all weights reach 0.24. From there all four
-rise together. English does not. On the practised task there is no gap at any size. And size is
-not all that differs: the two small bases practised half as long.
+**What to notice.** NOTICE4
 
-### Exercise 3: how much of the gap is closed?
+## 4. The power of scale
 
-English (the hard prompt) has one share right; prompt and all weights have one share for each seed.
-Which part of the way from English to all weights does the prompt go? Take means over seeds. Return
-None where all weights are not better than English: there is no gap.
+Lester et al. (2021) found that prompts catch up with *fine-tuning*, training all weights, as models
+grow. Here are three bases. All read the same texts. The two small ones practised tasks for half as many
+steps, so size is not all that differs. Three tasks: *library*, which they practised;
+*first-letter-last*, of which they practised the parts; *before-last* (repeat the word before the last),
+outside of all that they practised. Five ways: the best hard prompt, a prompt of 16, a prefix of 16,
+*LoRA* (small matrices learned beside each attention weight), and all weights. Each has its learning
+rate chosen on another seed, by validation. Five seeds. `classroom/scale.py` made the table.
+
+**Before you run it:** grey is the gap between prompt and all weights. On which task does it close?
+"""
+
+# %%
+measurements = measured("scale", scale.COLUMNS)
+BASES = ("base-tiny", "base-small", "base")
+
+def accuracies(base, task, method):  # of each seed
+    return [row["accuracy"] for row in measurements if row["split"] == "test"
+            and (row["base"], row["task"], row["method"]) == (base, task, method)]
+
+numbers = {row["base"]: row["numbers"] for row in measurements}
+sizes = [numbers[base] for base in BASES]
+points, commonest = {}, {}
+for task in scale.STEPS:
+    [commonest[task]] = accuracies("base", task, "always")
+    for method in ("wording", "prompt", "prefix", "lora", "full"):
+        points[task, method] = [mean_error(accuracies(base, task, method), TEST) for base in BASES]
+
+# %%
+title = "Where does a prompt come near new weights as the base grows?"
+found = f"FOUND5"
+drawings.accuracy_over_size(sizes, points, commonest, title)
+
+# %% [markdown]
+r"""
+**What to notice.** NOTICE5
+
+### Exercise 2: how much of the gap is closed?
+
+The hard prompt has one accuracy; prompt and all weights have one for each seed. Which part of the way
+from the hard prompt to all weights does the prompt go? Take means over seeds. Return None where all
+weights are not better than the hard prompt: there is no gap.
 
 <details><summary>Hint</summary>
 
@@ -305,50 +312,54 @@ The way is mean(full) - english. The prompt may go less than nothing of it, or m
 # %%
 @exercise
 def gap_closed(english, prompt, full):
-    """A share, two lists of shares (one a seed) -> the part of the gap closed, or None."""
+    """The hard prompt's accuracy, two lists of accuracies (one a seed) -> the part of the gap
+    closed, or None."""
+    raise NotImplementedError
+
+# %%
+gaps, seeds, closed = {}, {}, {}
+for task in scale.STEPS:
+    gaps[task], seeds[task], closed[task] = [], [], []
+    for place, base in enumerate(BASES):
+        [english] = accuracies(base, task, "wording")
+        prompt, full = accuracies(base, task, "prompt"), accuracies(base, task, "full")
+        (low, low_error), (high, high_error) = points[task, "prompt"][place], points[task, "full"][place]
+        gaps[task].append((high - low, (low_error**2 + high_error**2) ** 0.5))
+        seeds[task].append([b - a for a, b in zip(prompt, full)])
+        closed[task].append(gap_closed(english, prompt, full))
+
+# %%
+title = "Does the gap between prompt and all weights close as the base grows?"
+found = f"FOUND6"
+drawings.gap_over_size(sizes, gaps, seeds, closed, title)
+
+# %% [markdown]
+r"""
+**What to notice.** NOTICE6
+"""
+
+# %% [markdown]
+r"""
+## Summary
+
+SUMMARY
+"""
+
+# %% [markdown]
+r"""
+## Homework
+
+HOMEWORK
+"""
+
+# %%
+@exercise
+def is_of_another_base(path, model):
+    """True where the prompt in the file is of another base, False where it is of this one."""
     raise NotImplementedError
 
 # %% [markdown]
 r"""
-## 4. A base that never practised a task
-
-`base-small-lm.pt` has the shape of the small base and read the same texts. Then it stopped: it
-practised no task. Its rates were chosen anew, and it gets 48 steps on both tasks.
-**Before you run it:** the prompt, the prefix and all weights learn the same two tasks on it. Which of
-the three come near what they have on the small base (circles)? Triangles: the language alone.
-"""
-
-# %%
-lm = Lab(*load_base("base-small-lm.pt", "cpu"), data)
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-for axis, task in zip(axes, STEPS):
-    for way, rate in (("prompt", 4.5), ("prefix", 0.45), ("full", 3e-3)):
-        found["lm", task, way] = trained(lm, task, way, rate, 48)
-        for n, mark in (("base-small", "o"), ("lm", "v")):
-            x = LABELS[way].replace(" ", "\n")
-            axis.errorbar(x, *point(found[n, task, way]), fmt=mark, c=COLOURS[way])
-    axis.axhline(ALWAYS[task], color=COLOURS["always"], ls="--")
-    right = sum(found["lm", task, "full"]) / 2
-    title = f"{TASKS[task].question}\nlanguage alone, all weights: {right:.2f}"
-    axis.set(ylabel="share right", title=title)
-
-# %% [markdown]
-r"""
-**What to notice.** A prompt does both tasks on the small base. On the language alone it does neither:
-prompt and prefix stay about at the commonest answer or below. All weights learn something in the same
-48 steps. More steps did not help. Beforehand, with other seeds, *library* got 1,000 steps: prompts and
-prefixes had at most 0.38, all weights 0.78 (one seed). A prompt elicits what the base can nearly do. It
-hardly teaches. A bigger base of the same kind was not tried.
-
-## Summary
-
-Different prompts are rows of one batch. No row touches another, and the batch is several times as
-fast as one at a time. A prompt is a few kilobytes, and its file names the exact base. After an
-update, test old prompts, and hard ones too. On a new task prompts caught up with all weights as the
-base grew, as Lester et al. found for models up to 11 billion numbers. Here a million were
-enough. Our reading: that base had practised the parts of the task. Where the base had practised
-nothing, no prompt helped.
-
 ## Sources
 
 - Lester, Al-Rfou and Constant 2021, *The Power of Scale for Parameter-Efficient Prompt Tuning*

@@ -1,6 +1,8 @@
 """The figures of the classes. A function is named after what it shows; it draws, and computes
 nothing. `title` is a question in the class copies and the finding in the solved ones."""
 
+from statistics import mean, median
+
 from matplotlib import pyplot
 
 import train
@@ -97,7 +99,7 @@ def after_an_update(shares, always, title):
                 colour = PROMPT_COLOURS[method]
                 beside = [x + 0.16 * (i / len(values) - 0.5) for i in range(len(values))]
                 axis.plot(beside, values, ".", color=colour, alpha=0.5, ms=6)
-                axis.plot(x, sum(values) / len(values), "_", color=colour, ms=20, mew=3)
+                axis.plot(x, mean(values), "_", color=colour, ms=20, mew=3)
         level(axis, "always", always[task])
         axis.set_title(train.TASKS[task].question, fontsize=10)
         axis.set(xlim=(-0.6, 2.6), ylim=(0, 1.03))
@@ -109,7 +111,7 @@ def after_an_update(shares, always, title):
         axis.text(1.03, 0.7 - 0.1 * place, text, transform=axis.transAxes, **style)
 
 
-ANSWERS_AFTER = {"none": "before", "strong": "strong: all tasks", "gentle": "gentle: all tasks"}
+UPDATES_SAID = {"none": "before", "strong": "strong: all tasks", "gentle": "gentle: all tasks"}
 ANSWERS = {
     "right": COLOURS["prompt"],
     "first letter of another word": "#56B4E9",
@@ -118,9 +120,9 @@ ANSWERS = {
 }
 
 
-def answers_to_hard_prompts(shares, runs, title):
-    """shares: {(words, update): {kind of answer: mean share}}; runs: {(words, update): [share right
-    of each seed]}. A panel for each hard prompt, a bar for each update."""
+def answers_to_hard_prompts(shares, title):
+    """shares: {(words, update): {kind of answer: [share of each seed]}}. A panel for each hard
+    prompt, a bar for each update: means of the seeds."""
     wordings = list(dict.fromkeys(words for words, _ in shares))
     updates = list(dict.fromkeys(update for _, update in shares))
     figure, axes = new_axes(title, 11, 6.4, rows=2, columns=2, sharex=True, sharey=True)
@@ -128,14 +130,15 @@ def answers_to_hard_prompts(shares, runs, title):
         for y, update in enumerate(updates):
             left = 0
             for kind, colour in ANSWERS.items():
-                share = shares[words, update].get(kind, 0)
+                share = mean(shares[words, update][kind])
                 axis.barh(y, share, left=left, color=colour, height=0.75)
                 left += share
-            axis.plot(runs[words, update], [y] * len(runs[words, update]), "k.", ms=4)
+            seeds = shares[words, update]["right"]
+            axis.plot(seeds, [y] * len(seeds), "k.", ms=4)
             style = {"color": ANSWERS["right"], "weight": "bold", "va": "center", "fontsize": 9}
-            axis.text(1.02, y, f"{shares[words, update]['right']:.2f}", **style)
+            axis.text(1.02, y, f"{mean(seeds):.2f}", **style)
         axis.set_title(f'"{words}"', fontsize=10)
-        axis.set_yticks(range(len(updates)), [ANSWERS_AFTER.get(name, name) for name in updates])
+        axis.set_yticks(range(len(updates)), [UPDATES_SAID.get(name, name) for name in updates])
         axis.set(xlim=(0, 1), ylim=(len(updates) - 0.5, -0.5))
     for axis in axes[1]:
         axis.set_xlabel("share of the answers to the test sentences (dots: right, a seed)")
@@ -150,64 +153,63 @@ def size_said(numbers):
     return f"{numbers / 10**6:.0f} million"
 
 
-def accuracy_over_size(sizes, points, always, title):
-    """sizes: numbers in each base; points: {(task, method): [(mean, error) of each base]}; always:
-    {task: accuracy}. Between a prompt and all weights the gap is grey."""
+def accuracy_over_size(sizes, accuracies, always, title):
+    """sizes: numbers in each base; accuracies: {(task, method): [[of each seed] of each base]};
+    always: {task: accuracy}. Lines: medians. Between a prompt and all weights the gap is grey."""
     figure, axes = new_axes(title, 11, 4.4, columns=len(always), sharey=True)
     for axis, task in zip(axes[0], always):
-        labels = []
-        for (of_task, method), of_bases in points.items():
+        labels, middles = [], {}
+        for (of_task, method), of_bases in accuracies.items():
             if of_task == task:
-                means, errors = zip(*of_bases)
+                middles[method] = [median(seeds) for seeds in of_bases]
                 colour, width = COLOURS[method], 3 if method in ("prompt", "full") else 1.2
-                axis.errorbar(sizes, means, errors, fmt="o-", color=colour, lw=width, elinewidth=1)
-                labels.append((means[-1], LABELS[method], colour))
-        low = [point[0] for point in points[task, "prompt"]]
-        high = [point[0] for point in points[task, "full"]]
-        axis.fill_between(sizes, low, high, color="0.85", zorder=0)
+                axis.plot(sizes, middles[method], "o-", color=colour, lw=width)
+                for size, seeds in zip(sizes, of_bases):
+                    axis.plot([size] * len(seeds), seeds, ".", color=colour, alpha=0.5, ms=5)
+                labels.append((middles[method][-1], LABELS[method], colour))
+        axis.fill_between(sizes, middles["prompt"], middles["full"], color="0.85", zorder=0)
         level(axis, "always", always[task])
-        axis.set_xscale("log")
-        axis.set_xticks(sizes, [size_said(n).replace(" ", "\n") for n in sizes])
-        axis.minorticks_off()
+        size_axis(axis, sizes)
         axis.set_ylim(-0.03, 1.03)
         axis.set_title(train.TASKS[task].question, fontsize=10)
-        axis.set_xlabel("numbers in the base")
     train.label_lines(axis, labels)
-    axes[0, 0].set_ylabel("accuracy on the test sentences")
+    axes[0, 0].set_ylabel("accuracy on the test sentences\n(line: median; small dot: a seed)")
 
 
-def gap_over_size(sizes, gaps, runs, closed, title):
-    """gaps: {task: [(mean, error) of each base]} of all weights minus prompt; runs: {task: [[gap of
-    each seed] of each base]}; closed: {task: [of each base, the part of the way from hard prompt to
-    all weights that a prompt goes, or None]}."""
+def size_axis(axis, sizes):
+    axis.set_xscale("log")
+    axis.set_xticks(sizes, [size_said(numbers).replace(" ", "\n") for numbers in sizes])
+    axis.minorticks_off()
+    axis.set_xlabel("numbers in the base")
+
+
+def gap_over_size(sizes, gaps, closed, title):
+    """gaps: {task: [[all weights minus prompt, of each seed] of each base]}; closed: {task: [of
+    each base, the part of the way from hard prompt to all weights that a prompt goes, or None]}."""
     figure, axes = new_axes(title, 10, 4.4, columns=2)
-    for axis in axes[0]:
-        axis.set_xscale("log")
-        axis.set_xticks(sizes, [size_said(n) for n in sizes])
-        axis.minorticks_off()
-        axis.set_xlabel("numbers in the base")
     gap, way = axes[0]
-    gap.axhline(0, color="black", lw=1)
-    way.axhline(1, color="black", lw=1)
-    way.axhline(0, color="black", lw=1)
+    for axis, heights in ((gap, [0]), (way, [0, 1])):
+        size_axis(axis, sizes)
+        for height in heights:
+            axis.axhline(height, color="black", lw=1)
     labels, ways = [], []
     for place, (task, of_bases) in enumerate(gaps.items()):
-        means, errors = zip(*of_bases)
-        colour = GAP_COLOURS[task]
-        x = [n * 1.05 ** (place - 1) for n in sizes]  # a little apart
-        gap.errorbar(x, means, errors, fmt="o-", color=colour, lw=2.5, elinewidth=1)
-        for n, seeds in zip(x, runs[task]):
-            gap.plot([n] * len(seeds), seeds, ".", color=colour, alpha=0.4)
-        labels.append((means[-1], train.TASKS[task].question.replace(" of ", "\nof "), colour))
-        shown = [(n, share) for n, share in zip(sizes, closed[task]) if share is not None]
+        colour, question = GAP_COLOURS[task], train.TASKS[task].question
+        x = [size * 1.06 ** (place - 1) for size in sizes]  # a little apart
+        middles = [median(seeds) for seeds in of_bases]
+        gap.plot(x, middles, "o-", color=colour, lw=3)
+        for size, seeds in zip(x, of_bases):
+            gap.plot([size] * len(seeds), seeds, ".", color=colour, alpha=0.5)
+        labels.append((middles[-1], question, colour))
+        shown = [(size, part) for size, part in zip(sizes, closed[task]) if part is not None]
         if shown:
-            way.plot(*zip(*shown), "o-", color=colour, lw=2.5)
-            ways.append((shown[-1][1], task, colour))
-    gap.set_ylabel("accuracy: all weights minus prompt")
+            way.plot(*zip(*shown), "o-", color=colour, lw=3)
+            ways.append((shown[-1][1], question, colour))
+    gap.set_ylabel("accuracy: all weights minus prompt\n(line: median; small dot: a seed)")
     way.set_ylabel("part of the way from the best hard prompt\nto all weights that a prompt goes")
     for axis, texts in ((gap, labels), (way, ways)):
-        axis.set_ylim(axis.get_ylim())  # what is drawn is all there: the labels need its limits
-        train.label_lines(axis, texts, gap=0.12)
+        axis.set_ylim(axis.get_ylim())  # all is drawn: the labels need the limits
+        train.label_lines(axis, texts, gap=0.08)
 
 
 GAP_COLOURS = {
@@ -220,18 +222,19 @@ GAP_COLOURS = {
 MARKS = {"base-small": "o", "base-small-lm": "v"}
 
 
-def with_and_without_practice(points, always, title):
-    """points: {(base, task, method): (mean, error)} of two bases of one size; always: {task:
+def with_and_without_practice(accuracies, always, title):
+    """accuracies: {(base, task, method): [of each seed]} of two bases of one size; always: {task:
     accuracy}. Circles: the base practised tasks. Triangles: it did not."""
     figure, axes = new_axes(title, 10, 4, columns=len(always), sharey=True)
-    methods = list(dict.fromkeys(method for _, _, method in points))
+    methods = list(dict.fromkeys(method for _, _, method in accuracies))
     for axis, task in zip(axes[0], always):
-        for (base, of_task, method), (center, error) in points.items():
+        for (base, of_task, method), seeds in accuracies.items():
             if of_task == task:
                 x, colour = methods.index(method), COLOURS[method]
                 fill = colour if base == "base-small" else "white"
-                look = {"color": colour, "mfc": fill, "ms": 9, "capsize": 3}
-                axis.errorbar(x, center, error, fmt=MARKS[base], **look)
+                look = {"color": colour, "mfc": fill, "ms": 10}
+                axis.plot(x, median(seeds), MARKS[base], **look)
+                axis.plot([x + 0.2] * len(seeds), seeds, MARKS[base], **{**look, "ms": 3})
         level(axis, "always", always[task])
         axis.set_title(train.TASKS[task].question, fontsize=10)
         axis.set(xlim=(-0.5, len(methods) - 0.5), ylim=(-0.03, 1.03))
@@ -239,7 +242,8 @@ def with_and_without_practice(points, always, title):
         axis.set_xticks(range(len(methods)), names)
     axes[0, 0].set_ylabel("accuracy on the test sentences")
     said = (
-        "filled circle: the small base practised tasks;   open triangle: it learned language alone"
+        "filled circle: the small base practised tasks;   open triangle: it learned language alone;"
+        "   large: median, small: a seed"
     )
     figure.supxlabel(said, fontsize=9, color="0.4")
 

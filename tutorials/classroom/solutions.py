@@ -211,10 +211,10 @@ def is_of_another_base(path, model):
 def gap_closed(english, prompt, full):
     """The hard prompt's accuracy, two lists of accuracies (one a seed) -> the part of the gap
     closed, or None."""
-    gap = mean(full) - english
+    gap = median(full) - english
     if gap <= 0:
         return None
-    return (mean(prompt) - english) / gap
+    return (median(prompt) - english) / gap
 
 
 # -------------------------------------------------- 8: a real model

@@ -207,6 +207,46 @@ def after_update(lab, name, seed, arms, best):
     return rows
 
 
+# ------------------------------------------------------------------ what the class reads from it
+
+
+def best_words(results):
+    """The hard prompt of the new task that is best on the validation sentences before an update."""
+    shares = {}
+    for row in results:
+        if row["update"] == "none" and row["split"] == "valid":
+            shares[row["words"]] = row["share"]
+    return max(shares, key=shares.get)
+
+
+def accuracies_after(results):
+    """{(task, update, method): [test accuracy of each run]} before and after the gentle and the
+    strong update. Of the new task's hard prompts, the one that was best before."""
+    best, accuracies = best_words(results), {}
+    for row in results:
+        other_words = row["task"] == NEW and row["words"] not in ("", best)
+        if row["answers"] != "right" or row["split"] != "test" or other_words:
+            continue
+        if row["update"] in ("none", "gentle", "strong"):
+            where = row["task"], row["update"], row["method"]
+            accuracies.setdefault(where, []).append(row["share"])
+    return accuracies
+
+
+def answers_after(results):
+    """Of the new task's hard prompts, {(words, update): {kind of answer: [share of each seed]}} on
+    the test sentences."""
+    shares = {}
+    for row in results:
+        if (row["task"], row["method"], row["split"]) == (NEW, "wording", "test"):
+            kinds = shares.setdefault((row["words"], row["update"]), {})
+            kinds.setdefault(row["answers"], []).append(row["share"])
+    return shares
+
+
+# ------------------------------------------------------------------ all of it
+
+
 def main():
     lab = shared.open_lab()
     arms, best, rows = before_updates(lab)

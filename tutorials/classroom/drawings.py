@@ -88,7 +88,7 @@ PROMPT_COLOURS = {
 
 def after_an_update(shares, always, title):
     """shares: {(task, update, method): [accuracy of each run]}; always: {task: accuracy}. Dots are
-    runs, a bar is their mean."""
+    runs, a bar is their median."""
     tasks = list(always)
     figure, axes = new_axes(title, 10, 4.2, columns=len(tasks), sharey=True)
     aside = {"wording": -0.25, "old": 0, "anew": 0.25}
@@ -99,13 +99,13 @@ def after_an_update(shares, always, title):
                 colour = PROMPT_COLOURS[method]
                 beside = [x + 0.16 * (i / len(values) - 0.5) for i in range(len(values))]
                 axis.plot(beside, values, ".", color=colour, alpha=0.5, ms=6)
-                axis.plot(x, mean(values), "_", color=colour, ms=20, mew=3)
+                axis.plot(x, median(values), "_", color=colour, ms=20, mew=3)
         level(axis, "always", always[task])
         axis.set_title(train.TASKS[task].question, fontsize=10)
         axis.set(xlim=(-0.6, 2.6), ylim=(0, 1.03))
         axis.set_xticks(range(3), UPDATE_LABELS.values())
         axis.set_xlabel("the base, before and after an update")
-    axes[0, 0].set_ylabel("accuracy on the test sentences")
+    axes[0, 0].set_ylabel("accuracy on the test sentences\n(bar: median; dot: a run)")
     for place, (method, text) in enumerate(PROMPT_LABELS.items()):
         style = {"color": PROMPT_COLOURS[method], "weight": "bold", "fontsize": 9}
         axis.text(1.03, 0.7 - 0.1 * place, text, transform=axis.transAxes, **style)

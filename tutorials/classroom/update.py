@@ -2,7 +2,7 @@
 
     python tutorials/classroom/update.py
 
-MINUTES on one core. It writes measured/update.csv.
+Some four minutes on one core. It writes measured/update.csv.
 
 An update is 20 more steps of 32 sentences on tasks that the base practised, asked for in the words
 that it practised them in. It has a seed of its own. Five updates differ in their learning rate and

@@ -206,8 +206,8 @@ def gap_over_size(sizes, gaps, closed, title):
             way.plot(*zip(*shown), "o-", color=colour, lw=3)
             ways.append((shown[-1][1], question, colour))
         else:
-            style = {"color": colour, "weight": "bold", "fontsize": 9, "ha": "right"}
-            way.text(0.98, 0.05, f"no gap: {question}", transform=way.transAxes, **style)
+            style = {"color": colour, "weight": "bold", "fontsize": 9}
+            way.text(1.03, 0.05, f"no gap: {question}", transform=way.transAxes, **style)
     gap.set_ylabel("accuracy: all weights minus prompt\n(line: median; small dot: a seed)")
     way.set_ylabel("part of the way from the best hard prompt\nto all weights that a prompt goes")
     for axis, texts in ((gap, labels), (way, ways)):

@@ -7,8 +7,8 @@ One frozen model, the *base*, serves hundreds of soft prompts in one batch.
 After this class you can
 
 1. lay different prompts row under row, and show that no row touches another;
-2. say what a prompt's file must remember, and what an update of the base does;
-3. draw the gap between prompts and new weights over the size of the base.
+2. say what a prompt's file must hold, and what an update of the base does;
+3. measure the gap between prompts and new weights as the base grows.
 
 Needs: classes 1 and 4. A *virtual token* is a learned vector in the place of a token; a *prefix* is P
 learned keys and values in every layer. B rows are a batch, V tokens a vocabulary.
@@ -67,18 +67,18 @@ print("largest difference between a row of the batch and its past alone:", diffe
 
 # %%
 title = "Where do 200 pasts of different lengths have their empty slots?"
-found = f"Behind each prompt: {len(softs)} pasts are one batch, and each has its own length"
+found = f"Behind each prompt's own slots: so {len(softs)} pasts of different lengths are one batch"
 drawings.slots_of_a_batch([soft.kind for soft in softs], past.positions.tolist(), title)
 
 # %% [markdown]
 r"""
-**What to notice.** The text starts where each row's own prompt ends, not where the longest ends.
-Prompts and prefixes share a batch, since both are keys, values and positions.
+**What to notice.** The text starts where each row's own prompt ends. Prompts and prefixes share a batch,
+since both are keys, values and positions.
 
 ### Exercise 1: one pass for all
 
-Prompt i stands before text i. Prompts and texts have different lengths. Return the logits at each
-text's last token, with one pass over the prompts and one over the texts.
+Prompt i stands before text i, each of any length. Return the logits at each text's last token, with one
+pass over the prompts and one over the texts.
 
 <details><summary>Hint</summary>
 
@@ -97,9 +97,9 @@ def mixed_logits(model, vectors, rows):
 
 # %% [markdown]
 r"""
-Your function asks 160 prompts a question each, together and one at a time. Then one prompt is made of
-NaN, "not a number", which spoils whatever is computed from it. Last, all 200 answer behind their own
-prompt, and behind that of the next row. **Before you run it:** how many rows does the NaN reach?
+Your function asks 160 prompts a question each, together and alone. Then one prompt is made of NaN, "not
+a number", which spoils whatever is computed from it. Last, all 200 answer, behind their own prompt and
+behind the next row's. **Before you run it:** how many rows does the NaN reach?
 """
 
 # %%
@@ -128,7 +128,7 @@ Is it fast? The clock counts the processor's time. **Before you run it:** how ma
 questions = [question for question, _ in asked]
 single = [past.rows(torch.tensor([n])) for n in range(200)]  # B = 1 each
 model.generate(questions[:1], 2, single[0])  # the first call is slow: not on the clock
-for N in (1, 8, 40, 200):
+for N in (8, 40, 200):
     own_pasts, ratios = past.rows(torch.arange(N)), []
     for turn in range(3):
         begun = process_time()
@@ -141,11 +141,10 @@ for N in (1, 8, 40, 200):
 
 # %% [markdown]
 r"""
-**What to notice.** The NaN stays in its row, and no other row changes in its last digit. A row's queries
-read the keys of their own row; empty slots have no position. Every row reads the weights, none writes
-to them. Alone or together differ by rounding: sums are added in another order. Behind the next row's
-prompt nearly all is wrong. The batch is several times as fast, since the weights are read once for all
-rows; beyond some tens of rows it gains nothing more here.
+**What to notice.** The NaN stays in its row; no other row changes in its last digit. A row's queries read
+the keys of their own row alone, and empty slots have no position. Alone or together differ by rounding.
+Behind the next row's prompt nearly all is wrong. The batch is several times as fast, since the weights
+are read once for all rows; beyond some tens of rows it gains no more here.
 
 ## 2. What a file must remember
 
@@ -173,9 +172,8 @@ except ValueError as problem:
 
 # %% [markdown]
 r"""
-**What to notice.** The vectors are most of the file. Beside them stand the kind, facts in plain
-words, and the *fingerprint*: a hash of the base's shape and of all its weights. One weight changed in
-its last digit gives another fingerprint, and `load` refuses.
+**What to notice.** Beside the vectors stand the kind, facts, and the *fingerprint*: a hash of the base's
+shape and all its weights. One weight changed in its last digit, and `load` refuses.
 
 ## 3. A base that moves on
 
@@ -210,44 +208,45 @@ drawings.after_an_update(shares, always, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of *count*,
-and as much from the hard prompt. Prompts trained anew get half of it back: the base lost something, old
-prompts lost more. *library* hardly moves. In the new task it depends on the seed, and some prompts
-trained anew got stuck. Only a test can tell.
+**What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of
+*count*, and nearly as much from the hard prompt. Prompts trained anew get a part back: the base lost
+something, old prompts more. In the new task it depends on the seed; some prompts trained anew got stuck.
 
-The hard prompt of the new task *rises*, and nobody practised that task. Why? The task has two parts:
-*what* is asked (the first letter), and *of which word* (the last). The figure shows which part a wrong
-answer misses. Controls, all at the strong rate: practise only the tasks of the last word (repeat it,
-its last letter, its length), only the others, *library* alone; and move as far in a random direction.
-**Before you run it:** which of them lift a hard prompt?
+### Why does a hard prompt rise?
+
+Nobody practised the new task. It has two parts: *what* is asked (the first letter), and *of which word*
+(the last). Which part does a wrong answer miss? Controls, all at the strong rate: practise only tasks of
+the last word (repeat it, its last letter, its length), only the others, only *library*; or move as far
+in a random direction. **Before you run it:** which of them lift a hard prompt?
 """
 
 # %%
 title = "Why does a hard prompt of the new task rise after an update?"
-asked_so = TASKS[NEW].hard_prompts[0]
+words = update.best_words(results)  # "Say how ..."
 found = (
-    f"Practising the last word repairs 'of another word': one hard prompt goes from "
-    f"{right[asked_so, 'none']:.2f} to {right[asked_so, 'the last word alone']:.2f}"
+    f"One hard prompt rises from {right[words, 'none']:.2f} to "
+    f"{right[words, 'the last word alone']:.2f} where the last word is practised, to "
+    f"{right[words, 'library alone']:.2f} where only library is"
 )
 drawings.answers_to_hard_prompts(answers, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Two hard prompts take the right letter of the wrong word. The other two find the last
-word and ask it the wrong thing. "Say how" was best before, and rises in four of five strong updates, on
-validation sentences too: so it is not the choice among four. *library* at the same rate and the random
-direction lift nothing: so it is not the rate, nor any disturbance. Practising the last word alone lifts
-three of the four, and the others hardly: the base recombines parts it has just practised. Not shown:
+**What to notice.** Two hard prompts take the right letter of the wrong word. The other two ask the last
+word the wrong thing. "Say how" rises in four of five strong updates, on validation sentences too, and
+it was the best before: so the choice among four is not the reason. *library* at the same rate and a
+random move lift nothing: so the rate is not. Practising the last word alone lifts three of the four;
+without it little rises. Our reading: the base recombines parts that it has just practised. Not shown:
 why updates differ so much, and why one wording never moves.
 
 ## 4. The power of scale
 
 Lester et al. (2021) found that prompts catch up with *fine-tuning*, training all weights, as models
-grow. Here are three bases. The two small ones practised tasks for half as many steps, so size is not
-all that differs. Three tasks: *library*, practised; *first-letter-last*, of which the parts were
-practised; *before-last* (repeat the word before the last), outside of all practice. Prompt and prefix
-have 16 virtual tokens. *LoRA* learns small matrices beside the attention weights. Each method's
-learning rate was chosen by validation, on another seed (`classroom/scale.py`).
+grow. Here are three bases; the two small ones practised tasks for half as many steps. Three tasks:
+*library*, practised; *first-letter-last*, of which the parts were practised; *before-last* (the word
+before the last), outside of all practice. Prompt and prefix have 16 virtual tokens. *LoRA* learns small
+matrices beside the attention weights. Learning rates were chosen by validation, on another seed
+(`classroom/scale.py`).
 
 **Before you run it:** grey is the gap between prompt and all weights. On which task does it close?
 """
@@ -271,15 +270,14 @@ for task in scale.STEPS:
 lag = [median(full) - median(prompt) for prompt, full in
        zip(of_size["before-last", "prompt"], of_size["before-last", "full"])]
 title = "Where does a prompt come near new weights as the base grows?"
-found = f"Where the base practised the task or its parts; outside, it stays {lag[-1]:.2f} behind"
+found = f"A prompt is near where the base practised the parts; outside it is {lag[-1]:.2f} behind"
 drawings.accuracy_over_size(sizes, of_size, commonest, title)
 
 # %% [markdown]
 r"""
-**What to notice.** On the tiny base a prompt of the second task has no more than the commonest answer.
-On the larger two, everything trained rises together, and the hard prompt does not. On the middle base
-one prompt and one prefix of five got stuck; so lines are medians. In the third task prompt and prefix
-stay far below, at every size.
+**What to notice.** In the second task everything trained rises together, from about the commonest answer.
+On the middle base one prompt and one prefix of five got stuck; so lines are medians. In the third task
+prompt and prefix stay far below.
 
 ### Exercise 2: how much of the gap is closed?
 
@@ -327,15 +325,15 @@ drawings.gap_over_size(sizes, gaps, closed, title)
 # %% [markdown]
 r"""
 **What to notice.** On *first-letter-last* the gap closes: the prompt goes the whole way, on the tiny base
-none of it. On *before-last* the gap opens: new weights gain more from a larger base than a prompt. On
-*library* a prompt is even ahead on the two small bases. So prompts catch up where the base nearly knows
-how. What size alone does, these bases cannot say: the small ones practised half as long.
+none of it. On *before-last* it opens: new weights gain more from a larger base. On *library* a prompt is
+even ahead on the two small bases. What size alone does, these bases cannot say: the small ones
+practised half as long.
 
 ## Summary
 
-A row attends to its own keys alone, and nobody writes to the base: sharing is exact. A file holds
-vectors, kind, facts, and the base's fingerprint. After an update, test prompts and hard prompts again.
-The gap to new weights closes as the base grows where it knows the parts of a task. Elsewhere it opens.
+A row attends to its own keys alone, and nobody writes to the base: sharing is exact. A file names its
+base by a fingerprint. After an update, test prompts and hard prompts again. The gap to new weights
+closes where the larger base knows the parts of a task. Elsewhere it opens.
 """
 
 # %% [markdown]
@@ -383,8 +381,8 @@ alone = {method: median(practice["base-small-lm", "library", method])
          for method in ("prompt", "prefix", "full")}
 title = "What do prompts and new weights learn on a base that practised nothing?"
 found = (
-    f"Without practice a prompt learns nothing ({alone['prompt']:.2f}); "
-    f"all weights learn library to {alone['full']:.2f}"
+    f"Without practice a prompt learns nothing (library: {alone['prompt']:.2f}); "
+    f"all weights come to {alone['full']:.2f}"
 )
 drawings.with_and_without_practice(practice, commonest, title)
 

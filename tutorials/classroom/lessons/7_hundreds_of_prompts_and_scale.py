@@ -234,8 +234,8 @@ drawings.answers_to_hard_prompts(answers, title)
 r"""
 **What to notice.** Two hard prompts take the right letter of the wrong word. The other two ask the last
 word the wrong thing. "Say how" rises in four of five strong updates, on validation sentences too, and
-it was the best before: so the choice among four is not the reason. *library* at the same rate and a
-random move lift nothing: so the rate is not. Practising the last word alone lifts three of the four;
+it was the best before: so the choice among four is not the reason. *library*, at the same
+rate and with texts as short, and a random move lift nothing: so these are not. Practising the last word alone lifts three of the four;
 without it little rises. Our reading: the base recombines parts that it has just practised. Not shown:
 why updates differ so much, and why one wording never moves.
 
@@ -326,7 +326,7 @@ drawings.gap_over_size(sizes, gaps, closed, title)
 r"""
 **What to notice.** On *first-letter-last* the gap closes: the prompt goes the whole way, on the tiny base
 none of it. On *before-last* it opens: new weights gain more from a larger base. On *library* a prompt is
-even ahead on the two small bases. What size alone does, these bases cannot say: the small ones
+a little ahead on the two small bases. What size alone does, these bases cannot say: the small ones
 practised half as long.
 
 ## Summary

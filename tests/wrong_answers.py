@@ -167,9 +167,9 @@ WRONG |= {
     # padded on the right, but the last column read
     "mixed_logits": last_column,
     # takes every complaint of load for this one
-    "refuse": any_error,
-    # how much of all weights' accuracy, and not of what they have more than English
-    "gap_closed": lambda english, prompt, full: mean(prompt) / mean(full),
+    "is_of_another_base": any_error,
+    # how much of all weights' accuracy, and not of what they have more than the hard prompt
+    "gap_closed": lambda english, prompt, full: median(prompt) / median(full),
 }
 
 # -------------------------------------------------- 8: a real model

@@ -541,7 +541,7 @@ def mixed_logits(student):
 
 
 @check
-def refuse(student):
+def is_of_another_base(student):
     model, other, nudged = tiny(), tiny(seed=1), tiny()
     weight = nudged.model.layers[1].mlp.up_proj.weight
     weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(torch.inf))
@@ -567,12 +567,13 @@ def refuse(student):
 @check
 def gap_closed(student):
     cases = (
-        ("English is behind", 0.3, [0.7, 0.8], [0.9, 0.9], 0.75),
-        ("the prompt is behind English", 0.2, [0.1, 0.1], [0.4, 0.4], -0.5),
-        ("the prompt is ahead of all weights", 0.5, [0.7, 0.7, 0.8], [0.6, 0.8, 0.7], 7 / 6),
+        ("the hard prompt is behind", 0.3, [0.7, 0.8], [0.9, 0.9], 0.75),
+        ("one of three runs got stuck", 0.3, [0.8, 0.1, 0.8], [0.9, 0.9, 0.2], 5 / 6),
+        ("the prompt is behind the hard prompt", 0.2, [0.1, 0.1], [0.4, 0.4], -0.5),
+        ("the prompt is ahead of all weights", 0.5, [0.7, 0.8, 0.8], [0.6, 0.8, 0.7], 1.5),
         ("there is one seed", 0.5, [0.75], [1.0], 0.5),
-        ("English is level with all weights", 0.75, [0.5, 1.0], [0.5, 1.0], None),
-        ("English is ahead of all weights", 0.75, [0.5, 0.5], [0.5, 0.75], None),
+        ("the hard prompt is level with all weights", 0.75, [0.5, 1.0], [0.5, 1.0], None),
+        ("the hard prompt is ahead of all weights", 0.75, [0.5, 0.5], [0.5, 0.75], None),
     )
     for name, english, prompt, full, want in cases:
         got, about = student(english, list(prompt), list(full)), f"where {name}"

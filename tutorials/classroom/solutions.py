@@ -197,18 +197,19 @@ def mixed_logits(model, vectors, rows):
     return logits[:, -1]  # (B, V)
 
 
-def refuse(path, model):
+def is_of_another_base(path, model):
     """True where the prompt in the file is of another base, False where it is of this one."""
     content = read(path, "a soft prompt", ("kind", "base"))
     return content["base"] != model.fingerprint()
 
 
 def gap_closed(english, prompt, full):
-    """A share, two lists of shares (one a seed) -> the part of the gap closed, or None."""
-    gap = mean(full) - english
+    """The hard prompt's accuracy, two lists of accuracies (one a seed) -> the part of the gap
+    closed, or None."""
+    gap = median(full) - english
     if gap <= 0:
         return None
-    return (mean(prompt) - english) / gap
+    return (median(prompt) - english) / gap
 
 
 # -------------------------------------------------- 8: a real model

@@ -1,12 +1,8 @@
 """The figures of the classes. A function is named after what it shows; it draws, and computes
 nothing. `title` is a question in the class copies and the finding in the solved ones."""
 
-<<<<<<< HEAD
 import math
-from statistics import median
-=======
 from statistics import mean, median
->>>>>>> eddaa7e716d5affb46f2dd669ae3417c12f5f171
 
 from matplotlib import pyplot
 

@@ -615,9 +615,11 @@ def test_consoles_that_are_not_utf8(world, monkeypatch, capsys):
     screen = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", screen)
     tune = ["tune", "--base", "base.pt", "--data", "jp.tsv", "--steps", "1", "--length", "2"]
-    own_data.main([*tune, "--save", "jp.pt"])
-    own_data.main([*ANSWER, "jp.pt", "--text", "日本語"])
-    own_data.main([*ANSWER, "jp.pt", "--data", "jp.tsv", "--save", "labels.csv"])
+    train.guard(lambda: own_data.main([*tune, "--save", "jp.pt"]))
+    train.guard(lambda: own_data.main([*ANSWER, "jp.pt", "--text", "日本語"]))
+    train.guard(
+        lambda: own_data.main([*ANSWER, "jp.pt", "--data", "jp.tsv", "--save", "labels.csv"])
+    )
     screen.flush()
     shown = screen.buffer.getvalue().decode("cp1252")
     assert "\\u65e5" in shown and "Next: " in shown

@@ -15,7 +15,8 @@ from statistics import mean
 import torch
 import torch.nn as nn
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from methods import AllWeights, LoRA, lab_on_a_copy, numbers_in
 from shared import CLASSROOM, EXAMPLES, TEST, VALID, open_lab
 

@@ -1,6 +1,8 @@
 """The figures of the classes. A function is named after what it shows; it draws, and computes
 nothing. `title` is a question in the class copies and the finding in the solved ones."""
 
+from statistics import median
+
 from matplotlib import pyplot
 from matplotlib.colors import ListedColormap
 
@@ -135,6 +137,140 @@ def work_of_workers(pairs, title):
 
 
 # ------------------------------------------------------------------ 4: a prefix is a learned cache
+
+TASK_COLOURS = {"library": "#595959", "repeat-third": "#D55E00"}
+TASK_NAMES = {"library": "which library?", "repeat-third": "which is the third word?"}
+
+
+def zeros_take(lengths, gates, accuracies, common, title):
+    """P zeros before a question: their share of the attention, and the accuracy of each task beside
+    that of its commonest answer. {task: [accuracy of each length]}, {task: accuracy}."""
+    _, axes = new_axes(title, 10, 4, columns=2, sharex=True)
+    share, right = axes[0]
+    places = range(len(lengths))
+    share.plot(places, gates, "o-", color=COLOURS["prefix"], lw=2.5)
+    share.set(ylim=(0, 1), ylabel="share of the attention that the zeros take (m)")
+    for task, values in accuracies.items():
+        right.plot(places, values, "o-", color=TASK_COLOURS[task], lw=2.5)
+        right.axhline(common[task], color=TASK_COLOURS[task], ls="--", lw=1)
+        above = (len(lengths) - 1, common[task] + 0.01)
+        look = {"color": TASK_COLOURS[task], "fontsize": 8, "ha": "right", "va": "bottom"}
+        right.text(*above, "its commonest answer", **look)
+    right.text(4.1, 0.87, TASK_NAMES["library"], color=TASK_COLOURS["library"], weight="bold")
+    third = {"color": TASK_COLOURS["repeat-third"], "weight": "bold", "ha": "right"}
+    right.text(3.3, 0.55, TASK_NAMES["repeat-third"], **third)
+    right.set(ylim=(0, 1.03), ylabel="accuracy")
+    for axis in axes[0]:
+        axis.set_xticks(places, lengths)
+        axis.set_xlabel("zeros before the question (P)")
+
+
+WAYS_TO_MOVE = {
+    "each layer's own rate": COLOURS["prefix"],
+    "one rate for all layers": "#56B4E9",
+    "through an MLP": "#CC79A7",
+}
+
+
+def ways_to_move(losses, accuracies, title):
+    """Three ways to move a prefix. {way: {step: [loss of each seed]}} on the easier task, {way:
+    [accuracy of each seed]} on the harder one."""
+    _, axes = new_axes(title, 11, 4.2, columns=2, width_ratios=[1.5, 1])
+    left, right = axes[0]
+    for way, curve in losses.items():
+        steps = list(curve)
+        left.fill_between(
+            steps,
+            *zip(*[(min(c), max(c)) for c in curve.values()]),
+            color=WAYS_TO_MOVE[way],
+            alpha=0.2,
+            lw=0,
+        )
+        left.plot(
+            steps, [median(seeds) for seeds in curve.values()], color=WAYS_TO_MOVE[way], lw=2.5
+        )
+    left.set_yscale("log")
+    left.set_yticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
+    left.minorticks_off()
+    left.set(xlim=(0, 64), xlabel="training steps", ylabel="loss (nats a token)")
+    left.set_title("first letter of the last word (line: median, band: all seeds)", fontsize=10)
+    for place, (way, seeds) in enumerate(accuracies.items()):
+        dots(right, place, seeds, WAYS_TO_MOVE[way])
+    names = list(accuracies)
+    right.set_yticks(range(len(names)), names)
+    for text, way in zip(right.get_yticklabels(), names):
+        text.set(color=WAYS_TO_MOVE[way], weight="bold")
+    right.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="accuracy after 64 steps")
+    right.set_title("word before the last (dot: a seed; bar: mean)", fontsize=10)
+
+
+def dots(axis, place, accuracies, colour):
+    """The accuracies of seeds on one line, and their mean as a bar with its number."""
+    mean = sum(accuracies) / len(accuracies)
+    axis.plot(accuracies, [place] * len(accuracies), "o", color=colour, alpha=0.6, ms=6)
+    axis.plot(mean, place, "|", color=colour, ms=18, mew=3)
+    axis.annotate(f"{mean:.2f}", (mean, place), (0, 10), textcoords="offset points", ha="center")
+
+
+def four_methods(race, baselines, numbers, title):
+    """A panel for each task, a line for each method: {task: {way: [accuracy of each seed]}}, {task:
+    {"none", "wording" and "always": accuracy}}, {way: how many numbers it learns}."""
+    _, axes = new_axes(title, 12, 5, columns=len(race), sharey=True)
+    words = {
+        "library": "practised by the base:\nwhich library it is from",
+        "first-letter-last": "its parts practised:\nfirst letter of the last word",
+        "before-last": "nothing like it practised:\nthe word before the last",
+    }
+    names = {
+        "prompt": "prompt of {}",
+        "prefix": "prefix of {}",
+        "lora": "LoRA",
+        "full": "all weights",
+    }
+    for axis, (task, ways) in zip(axes[0], race.items()):
+        for place, name in enumerate(("none", "wording")):
+            height = baselines[task][name]
+            axis.plot(height, place, "|", color=COLOURS[name], ms=18, mew=3)
+            near = {"textcoords": "offset points", "ha": "center"}
+            axis.annotate(f"{height:.2f}", (height, place), (0, 10), **near)
+        for place, (way, seeds) in enumerate(ways.items(), 2):
+            axis.axhline(place, color="0.93", zorder=0)
+            dots(axis, place, seeds, COLOURS[way.split()[0]])
+        axis.axvline(baselines[task]["always"], color=COLOURS["always"], ls="--", zorder=0)
+        axis.text(
+            baselines[task]["always"] + 0.01, -0.75, LABELS["always"], color="0.5", fontsize=8
+        )
+        axis.set_title(words[task], fontsize=10)
+        axis.set(xlim=(-0.05, 1.05), ylim=(len(ways) + 1.5, -0.95), xlabel="accuracy")
+    labels = [LABELS["none"], LABELS["wording"]]
+    for way in next(iter(race.values())):
+        method, _, length = way.partition(" ")
+        labels.append(f"{names[method].format(length)}\n{numbers[way]:,} numbers")
+    axes[0, 0].set_yticks(range(len(labels)), labels)
+
+
+def attention_moved(errors, moved, title):
+    """Left, the toy of one layer: {"prefix" and "lora": [error of each step]}. Right, the base:
+    {way: {layer: [share of the attention that is elsewhere, of each seed]}}."""
+    _, axes = new_axes(title, 11, 4.2, columns=2)
+    left, right = axes[0]
+    for method, values in errors.items():
+        left.plot(values, color=COLOURS[method], lw=2.5)
+        left.text(50, values[50] + 0.05, LABELS[method], color=COLOURS[method], weight="bold")
+    left.set(ylim=(0, None), xlabel="training steps", ylabel="squared error")
+    left.set_title("a toy with one layer (1: the text is not read)", fontsize=10)
+    labels = []
+    for way, layers in moved.items():
+        colour = COLOURS[way.split()[0]]
+        middle = [sum(seeds) / len(seeds) for seeds in layers.values()]
+        for layer, seeds in layers.items():
+            right.plot([layer] * len(seeds), seeds, "o", color=colour, alpha=0.4, ms=5)
+        right.plot(list(layers), middle, color=colour, lw=2.5)
+        labels.append((middle[-1], LABELS[way.split()[0]], colour))
+    right.set(ylim=(-0.02, None), xlabel="layer", ylabel="share of the attention that is moved")
+    right.set_xticks(list(layers))
+    right.set_title("the base, trained on the word before the last", fontsize=10)
+    train.label_lines(right, labels, 0.08)
 
 
 # ------------------------------------------------------------------ 5: where to start

@@ -9,14 +9,15 @@ counts is the race's accuracy on test sentences. A list of facts (swap-4) has th
 """
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
 import torch
 import torch.nn as nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from methods import AllWeights, LoRA, lab_on_a_copy, numbers_in
 from shared import CLASSROOM, EXAMPLES, TEST, VALID, open_lab
 
@@ -49,7 +50,7 @@ PARTS = [
     ("before-last", 64, ALL),
 ]
 # Four times as many steps, at the rates that the search chose for this task.
-LONGER = ("before-last", 256, ("prompt 112", "prefix 28", "lora"))
+LONGER = ("before-last", 256, ("prefix 28", "lora"))
 # A list of facts, at the learning rates of the main job.
 FACTS = ("swap-4", 160, SOFT)
 
@@ -163,6 +164,38 @@ def race_facts(lab):
         method, _ = way.split()
         results += learn(lab, task, steps, way, [Plan().length_rates[method]], "race")
     return results
+
+
+# ------------------------------------------------------------------ what the class reads
+
+
+def raced(rows, task, way, steps):
+    """The accuracies of one way in the race, one a seed."""
+    found = []
+    for row in rows:
+        if (row["task"], row["way"], row["steps"]) == (task, way, steps):
+            if (row["part"], row["split"]) == ("race", "test"):
+                found.append(row["accuracy"])
+    return found
+
+
+def curves(rows, task, way):
+    """{step: [the loss of each seed on validation sentences]} of one way in the race."""
+    found = defaultdict(list)
+    for row in rows:
+        if (row["task"], row["way"]) == (task, way):
+            if (row["part"], row["split"]) == ("race", "valid"):
+                found[row["step"]].append(row["loss"])
+    return dict(found)
+
+
+def tried(rows, task, way):
+    """{learning rate: mean accuracy on validation sentences} of the search."""
+    found = defaultdict(list)
+    for row in rows:
+        if (row["task"], row["way"], row["part"]) == (task, way, "search"):
+            found[row["rate"]].append(row["accuracy"])
+    return {rate: mean(accuracies) for rate, accuracies in found.items()}
 
 
 def main():

@@ -12,14 +12,14 @@ After this class you can
 
 Needs: queries, keys and values; `model.py` open beside you.
 
-B rows, T tokens, S keys, D numbers in a head, L layers. W is the **window**: how many keys a query may
-see, itself included. H query heads share Hkv heads of keys and values: **grouped-query attention**
-(GQA), in groups of G = H / Hkv. A **pair** is one query with one key: one score.
+B rows, T tokens, S keys, D numbers in a head, L layers. W is the **window**: how many keys a query
+may see, itself included. H query heads share Hkv heads of keys and values: **grouped-query
+attention** (GQA), in groups of G = H / Hkv. A **pair** is one query with one key: one score.
 
 ## 1. Attention in five lines
 
-**Before you run it:** the base has H = 4 and Hkv = 2. Which query heads read key head 0? Will torch,
-model.py and our five lines give the same numbers?
+**Before you run it:** the base has H = 4 and Hkv = 2. Which query heads read key head 0? Will
+torch, model.py and our five lines give the same numbers?
 """
 
 # %%
@@ -74,17 +74,18 @@ for window in (400, W):
 
 # %% [markdown]
 r"""
-**What to notice.** The three agree up to rounding. `repeat_interleave` lays the copies side by side: the
-first two query heads read key head 0.
+**What to notice.** The three agree up to rounding. `repeat_interleave` lays the copies side by
+side: the first two query heads read key head 0.
 
 ## 2. The cache, and what GQA shares
 
-While a model writes, it keeps the keys and values of all tokens so far, in each layer: the **cache**
-(here a `Past`).
+While a model writes, it keeps the keys and values of all tokens so far, in each layer: the
+**cache** (here a `Past`).
 
 ### Exercise 1
 
-How many bytes are the keys and values of T tokens, in all layers, one row, float32 (4 bytes a number)?
+How many bytes are the keys and values of T tokens, in all layers, one row, float32 (4 bytes a
+number)?
 
 <details><summary>Hint</summary>
 
@@ -92,8 +93,8 @@ How many bytes are the keys and values of T tokens, in all layers, one row, floa
 
 </details>
 
-**Before you run the cell behind it:** with fewer key heads, is the cache smaller, are the scores fewer, or
-both?
+**Before you run the cell behind it:** with fewer key heads, is the cache smaller, are the scores
+fewer, or both?
 """
 
 # %%
@@ -108,7 +109,8 @@ for heads in (4, 2, 1):
     _, past = GPT(shape)(torch.zeros(1, 256, dtype=torch.long))  # untrained: only to count
     counted = sum(states.nbytes for states in past.keys + past.values)
     scores = shape.n_layer * shape.n_head * 256 * 256
-    print(f"Hkv = {heads}, G = {H // heads}: cache of 256 tokens {kv_cache_bytes(shape, 256):,} bytes "
+    formula = kv_cache_bytes(shape, 256)
+    print(f"Hkv = {heads}, G = {H // heads}: cache of 256 tokens {formula:,} bytes "
           f"(counted in a Past: {counted:,}), scores {scores:,}")
 all_weights = 4 * sum(p.numel() for p in lab.model.parameters())  # bytes
 as_long = all_weights / kv_cache_bytes(config, 1)  # tokens
@@ -116,14 +118,14 @@ print(f"{as_long:,.0f} tokens of cache are as big as the base")
 
 # %% [markdown]
 r"""
-**What to notice.** A group's query heads share keys and values, so the cache is G times smaller. The pairs are
-*not* fewer: each query head has scores of its own.
+**What to notice.** A group's query heads share keys and values, so the cache is G times smaller.
+The pairs are *not* fewer: each query head has scores of its own.
 
 ## 3. What a window does
 
-A window keeps each query to its W nearest keys. The first `pinned` keys stay visible, so that a soft prompt
-does not slide out of sight. **Before you run it:** through a second layer, a token hears of what its keys
-have seen. How far back does the last token hear?
+A window keeps each query to its W nearest keys. The first `pinned` keys stay visible, so that a
+soft prompt does not slide out of sight. **Before you run it:** through a second layer, a token
+hears of what its keys have seen. How far back does the last token hear?
 """
 
 # %%
@@ -146,11 +148,11 @@ drawings.patterns_seen(patterns, heard, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Each layer reaches W - 1 tokens further, so L layers reach **L (W - 1)**. Pinned keys are
-seen by all, but hear nothing of the text: a place for a prompt.
+**What to notice.** Each layer reaches W - 1 tokens further, so L layers reach **L (W - 1)**. Pinned
+keys are seen by all, but hear nothing of the text: a place for a prompt.
 
-How much arrives from the farthest word? Let every layer look at all its W keys alike. **Before you run
-it:** for L = 4 and W = 64, as in the base, beyond which distance comes less than a thousandth?
+How much arrives from the farthest word? Let every layer look at all its W keys alike. **Before you
+run it:** for L = 4 and W = 64, as in the base, beyond which distance comes less than a thousandth?
 """
 
 # %%
@@ -166,21 +168,21 @@ practice = int((beyond >= 0.001).sum()) - 1
 
 # %%
 title = "From how far back does the last token hear, through one to four layers?"
-found = (f"The farthest word is {reach} back, but from beyond {practice} comes less than a thousandth"
-         f" (the farthest word: {shares[L][reach]:.0e})")
+found = (f"The farthest word is {reach} back, but from beyond {practice} comes less than a "
+         f"thousandth (the farthest word: {shares[L][reach]:.0e})")
 drawings.reach_through_layers(shares, W, title)
 
 # %% [markdown]
 r"""
-**What to notice.** To the farthest word there is one path only: every layer must look at exactly its last key.
-To words in the middle there are many. So the reach in practice is shorter than L (W - 1). Class 6 measures it
-in the base.
+**What to notice.** To the farthest word there is one path only: every layer must look at exactly
+its last key. To words in the middle there are many. So the reach in practice is shorter than L (W -
+1). Class 6 measures it in the base.
 
 ## 4. A mask saves nothing, blocks do
 
-A mask says which pairs count. But all are *computed*, and most thrown away. To save, leave pairs out: W
-queries in a row, a **block**, need no more than 2 W - 1 keys. **Before you run it:** T becomes twice as
-long. By which factor should the time of a mask grow, and that of blocks?
+A mask says which pairs count. But all are *computed*, and most thrown away. To save, leave pairs
+out: W queries in a row, a **block**, need no more than 2 W - 1 keys. **Before you run it:** T
+becomes twice as long. By which factor should the time of a mask grow, and that of blocks?
 """
 
 # %%
@@ -207,19 +209,20 @@ apart = (my_blocks(*heads, W) - attention(*heads, mask)).abs().max()
 # %%
 title = "How does the time grow with the text: window as a mask, window in blocks?"
 times_faster = times["mask"][-1] / times["blocks"][-1]
-found = (f"The same numbers (largest difference {apart:.0e}): at T = {sizes[-1]:,} blocks are about "
-         f"{times_faster:.0f} times faster on this machine")
+found = (f"The same numbers (largest difference {apart:.0e}): at T = {sizes[-1]:,} blocks are "
+         f"about {times_faster:.0f} times faster on this machine")
 drawings.mask_and_blocks(sizes, times, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Twice the text is four times the pairs with a mask, twice with blocks. Blocks pay when T is
-far above W. Our texts are short, so model.py has a mask.
+**What to notice.** Twice the text is four times the pairs with a mask, twice with blocks. Blocks
+pay when T is far above W. Our texts are short, so model.py has a mask.
 
 ## 5. Flash: a softmax one tile at a time
 
-Softmax divides by a sum over all keys, after subtracting the largest score: exp(90) is too large for float32.
-**Before you write it:** you have seen the scores 1 and 3. Now 90 comes. What do you do with the sum so far?
+Softmax divides by a sum over all keys, after subtracting the largest score: exp(90) is too large
+for float32. **Before you write it:** you have seen the scores 1 and 3. Now 90 comes. What do you do
+with the sum so far?
 
 ### Exercise 2
 
@@ -228,13 +231,13 @@ log(sum(exp(score))) over all of them, the **log-sum-exp**. Scores may be near 1
 
 <details><summary>Hint</summary>
 
-Remember two numbers: the largest score `top`, and the sum of exp(score - top). When `top` becomes `new`,
-the old sum is multiplied by exp(top - new).
+Remember two numbers: the largest score `top`, and the sum of exp(score - top). When `top` becomes
+`new`, the old sum is multiplied by exp(top - new).
 
 </details>
 
-The cell behind it does this for **tiles** of 64 keys, and carries the weighted values along, as `absorb` in
-classroom/flash.py does.
+The cell behind it does this for **tiles** of 64 keys, and carries the weighted values along, as
+`absorb` in classroom/flash.py does.
 """
 
 # %%
@@ -264,12 +267,13 @@ print(f"log-sum-exp of query 0: {running_lse(((q @ k.mT)[0, 0, 0, 0] / D**0.5).s
 
 # %% [markdown]
 r"""
-**What to notice.** The differences are rounding: nothing is approximated. And only one tile of scores was there
-at any time.
+**What to notice.** The differences are rounding: nothing is approximated. And only one tile of
+scores was there at any time.
 
-**Why it is fast.** `my_attention` writes all scores to memory, and reads and writes them again for mask,
-softmax and product. This **memory traffic** takes longer than the arithmetic. A tile stays in the fastest
-memory. torch's own attention for CPUs is flash. **Before you run it:** how many times faster is it?
+**Why it is fast.** `my_attention` writes all scores to memory, and reads and writes them again for
+mask, softmax and product. This **memory traffic** takes longer than the arithmetic. A tile stays in
+the fastest memory. torch's own attention for CPUs is flash. **Before you run it:** how many times
+faster is it?
 """
 
 # %%
@@ -284,20 +288,21 @@ for T in sizes[1:4]:
 
 # %% [markdown]
 r"""
-**What to notice.** The same numbers, much sooner. (Skipping the future saves at most a half.) The ratios are
-this machine's.
+**What to notice.** The same numbers, much sooner. (Skipping the future saves at most a half.) The
+ratios are this machine's.
 
 ## 6. One line of the backward
 
-Flash attention (Dao et al. 2022) keeps no weights for the backward. It makes them again, tile by tile:
-exp(score - log-sum-exp). One sum over all keys is in the way. Write P for the weights, O = P V for the
-output, dX for the gradient of the loss by X:
+Flash attention (Dao et al. 2022) keeps no weights for the backward. It makes them again, tile by
+tile: exp(score - log-sum-exp). One sum over all keys is in the way. Write P for the weights, O = P
+V for the output, dX for the gradient of the loss by X:
 
     dP_ts = dO_t.V_s
     dS_ts = P_ts (dP_ts - sum_r(P_tr dP_tr))
     sum_r(P_tr dP_tr) = dO_t.sum_r(P_tr V_r) = dO_t.O_t
 
-So **dS = P * (dP - rowsum(dO * O))**: the output already has that sum, and no tile waits for another.
+So **dS = P * (dP - rowsum(dO * O))**: the output already has that sum, and no tile waits for
+another.
 """
 
 # %%
@@ -311,14 +316,14 @@ print(f"our line differs from autograd by {(dS - slope).abs().max():.0e}")
 
 # %% [markdown]
 r"""
-**What to notice.** It is autograd's gradient. For each query flash keeps one number, the log-sum-exp, in place
-of T weights.
+**What to notice.** It is autograd's gradient. For each query flash keeps one number, the
+log-sum-exp, in place of T weights.
 
 ## 7. Ring: the keys come past
 
-A text may be too long for one machine. In **ring attention** (Liu et al. 2023) each of R workers has T / R of
-the queries, keys and values. Something goes round, and is taken in with `absorb`. **Before you run it:** what
-should travel, and how often with R = 4?
+A text may be too long for one machine. In **ring attention** (Liu et al. 2023) each of R workers
+has T / R of the queries, keys and values. Something goes round, and is taken in with `absorb`.
+**Before you run it:** what should travel, and how often with R = 4?
 """
 
 # %%
@@ -344,23 +349,24 @@ apart = (out - torchs(q, k, v, is_causal=True, enable_gqa=True)).abs().max()
 
 # %%
 title = "Whose keys and values are at which worker, step by step?"
-found = (f"Each part of the keys and values travels {len(visits) - 1} times among {len(visits)} workers;"
-         f" nothing is lost (largest difference {apart:.0e})")
+found = (f"Each part of the keys and values travels {len(visits) - 1} times among {len(visits)} "
+         f"workers; nothing is lost (largest difference {apart:.0e})")
 drawings.ring_visits(visits, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Keys and values travel, R - 1 times each; queries never do. GQA helps again: fewer keys to
-send. A light cell is a visit in vain: the keys are in the future.
+**What to notice.** Keys and values travel, R - 1 times each; queries never do. GQA helps again:
+fewer keys to send. A light cell is a visit in vain: the keys are in the future.
 """
 
 # %% [markdown]
 r"""
 ## Summary
 
-GQA shares keys and values between query heads: the cache is G times smaller, the pairs stay. A window makes
-pairs fewer and changes the result; L layers reach L (W - 1) back, in practice less. Leaving pairs out saves
-time, a mask does not. Flash and ring give the same numbers, one tile at a time.
+GQA shares keys and values between query heads: the cache is G times smaller, the pairs stay. A
+window makes pairs fewer and changes the result; L layers reach L (W - 1) back, in practice less.
+Leaving pairs out saves time, a mask does not. Flash and ring give the same numbers, one tile at a
+time.
 """
 
 # %% [markdown]
@@ -369,14 +375,15 @@ r"""
 
 ### Exercise 3. The fixed pattern
 
-Child et al. (2019) have two patterns that reach further than a window with fewer pairs. **Strided**: the last
-8 keys, and every 8th key before them. **Fixed**: the text is cut into blocks of `stride` tokens. A query
-sees the keys of its own block, and the last key of each block before it. Nobody sees the future.
+Child et al. (2019) have two patterns that reach further than a window with fewer pairs.
+**Strided**: the last 8 keys, and every 8th key before them. **Fixed**: the text is cut into blocks
+of `stride` tokens. A query sees the keys of its own block, and the last key of each block before
+it. Nobody sees the future.
 
 <details><summary>Hint</summary>
 
-With `t = torch.arange(T)[:, None]` and `s = torch.arange(T)`, `s // stride` is the block of a key and
-`s % stride` its place there. Comparisons of `t` and `s` give (T, T).
+With `t = torch.arange(T)[:, None]` and `s = torch.arange(T)`, `s // stride` is the block of a key
+and `s % stride` its place there. Comparisons of `t` and `s` give (T, T).
 
 </details>
 
@@ -407,18 +414,18 @@ drawings.patterns_seen(sparse, heard_of, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Both reach everybody with fewer pairs than the window. The price: in the fixed pattern one
-key of each block must speak for the whole block.
+**What to notice.** Both reach everybody with fewer pairs than the window. The price: in the fixed
+pattern one key of each block must speak for the whole block.
 
 ### Exercise 4. Who works how much in the ring?
 
-How many pairs (a query and a key that is not in its future) does each worker compute? Worker 0 has the
-first tokens. T is a multiple of R.
+How many pairs (a query and a key that is not in its future) does each worker compute? Worker 0 has
+the first tokens. T is a multiple of R.
 
 <details><summary>Hint</summary>
 
-With n = T / R: its own keys are a triangle, n (n + 1) / 2 pairs. The keys of each worker before it are a
-square.
+With n = T / R: its own keys are a triangle, n (n + 1) / 2 pairs. The keys of each worker before it
+are a square.
 
 </details>
 
@@ -445,8 +452,8 @@ drawings.work_of_workers(work, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The work is uneven. It is even if each worker gets one piece from the start of the text
-and one from the end. The real processes share one machine, so speed is not measured.
+**What to notice.** The work is uneven. It is even if each worker gets one piece from the start of
+the text and one from the end. The real processes share one machine, so speed is not measured.
 
 ## Sources
 

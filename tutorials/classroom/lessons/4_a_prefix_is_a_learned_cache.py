@@ -14,10 +14,10 @@ Needs: classes 1 and 3; `softprompt.py` open beside you.
 
 ## 1. What a prompt leaves behind
 
-P learned vectors (*virtual tokens*) are a *prompt*. In every layer each one leaves a *key* and a *value*; later
-tokens read nothing else. A *prefix* makes these keys and values themselves the learned numbers. **Before you
-run it:** we use a prompt's keys and values as a prefix. How far apart will the *logits* be (the scores of the
-next token)?
+P learned vectors (*virtual tokens*) are a *prompt*. In every layer each one leaves a *key* and a
+*value*; later tokens read nothing else. A *prefix* makes these keys and values themselves the
+learned numbers. **Before you run it:** we use a prompt's keys and values as a prefix. How far apart
+will the *logits* be (the scores of the next token)?
 """
 
 # %%
@@ -58,18 +58,18 @@ for soft in softs:
 
 # %% [markdown]
 r"""
-**What to notice.** The logits are the same. A prompt's vectors decide the keys and values of all layers together;
-a prefix may choose those of each layer alone.
+**What to notice.** The logits are the same. A prompt's vectors decide the keys and values of all
+layers together; a prefix may choose those of each layer alone.
 
 ### Exercise 1. Count the numbers
 
-How many numbers are learned in a prompt of P vectors, and in a prefix of P? A vector has C numbers; there are Hkv
-key heads.
+How many numbers are learned in a prompt of P vectors, and in a prefix of P? A vector has C numbers;
+there are Hkv key heads.
 
 <details><summary>Hint</summary>
 
-A prefix has keys *and* values in *every* layer, (Hkv, P, D) each. The configuration has `n_layer`, `n_kv_head`,
-`head_dim`, `n_embd`.
+A prefix has keys *and* values in *every* layer, (Hkv, P, D) each. The configuration has `n_layer`,
+`n_kv_head`, `head_dim`, `n_embd`.
 
 </details>
 """
@@ -100,29 +100,29 @@ with TemporaryDirectory() as folder:
 
 # %% [markdown]
 r"""
-**What to notice.** A prefix has 2 L Hkv D numbers for each virtual token, in place of C. While answering they cost
-the same: a prompt's keys and values are computed once and kept.
+**What to notice.** A prefix has 2 L Hkv D numbers for each virtual token, in place of C. While
+answering they cost the same: a prompt's keys and values are computed once and kept.
 
 ## 2. A prefix of zeros is not "off"
 
-A head's weights are a *softmax*: exp(score), divided by the sum of all of these. So attention over prefix and
-text is a mix: 1 - m times the attention over the text, plus m times that over the prefix. The **gate** m is the
-prefix's share of that sum.
+A head's weights are a *softmax*: exp(score), divided by the sum of all of these. So attention over
+prefix and text is a mix: 1 - m times the attention over the text, plus m times that over the
+prefix. The **gate** m is the prefix's share of that sum.
 
 ### Exercise 2. The share of zeros
 
-One query's scores over a text are given (already divided by √D). P keys of zeros come before them. Which
-share m do they take?
+One query's scores over a text are given (already divided by √D). P keys of zeros come before them.
+Which share m do they take?
 
 <details><summary>Hint</summary>
 
-A key of zeros has the score 0, and exp(0) = 1. So P of them add P to the sum of exp(scores) over the last
-dimension.
+A key of zeros has the score 0, and exp(0) = 1. So P of them add P to the sum of exp(scores) over
+the last dimension.
 
 </details>
 
-Then P zeros stand before two questions: which library is a sentence from, and what is its third word? **Before
-you run it:** from which P on does it hurt? Which task suffers more?
+Then P zeros stand before two questions: which library is a sentence from, and what is its third
+word? **Before you run it:** from which P on does it hurt? Which task suffers more?
 """
 
 # %%
@@ -154,15 +154,15 @@ drawings.zeros_take(lengths, gates, accuracies, common, title)
 
 # %% [markdown]
 r"""
-**What to notice.** P zeros take the share P / (P + sum of exp(scores)), and less is read from the text. A rough
-impression is enough to name a library. To repeat one word it is not.
+**What to notice.** P zeros take the share P / (P + sum of exp(scores)), and less is read from the
+text. A rough impression is enough to name a library. To repeat one word it is not.
 
 ## 3. Why a prefix takes a tenth of the rate's number
 
-In each step AdamW moves each number by about the *learning rate*: a rate is a distance. Here it is in units of the
-size of what moves. That is the spread of the embedding table for a prompt, and for a prefix the root mean square
-of each layer's keys, and of its values. Our usual rates are 3 and 0.1. **Before you run it:** in absolute
-numbers, which of the two makes the longer steps?
+In each step AdamW moves each number by about the *learning rate*: a rate is a distance. Here it is
+in units of the size of what moves. That is the spread of the embedding table for a prompt, and for
+a prefix the root mean square of each layer's keys, and of its values. Our usual rates are 3 and
+0.1. **Before you run it:** in absolute numbers, which of the two makes the longer steps?
 """
 
 # %%
@@ -178,14 +178,16 @@ for name, (rate, size) in moving.items():
 
 # %% [markdown]
 r"""
-**What to notice.** Keys and values are some 20 times as large as embeddings. The unit is larger, so the number is
-smaller: in absolute numbers the steps are alike. And one absolute rate would not fit all layers.
+**What to notice.** Keys and values are some 20 times as large as embeddings. The unit is larger, so
+the number is smaller: in absolute numbers the steps are alike. And one absolute rate would not fit
+all layers.
 
 ## 4. What the MLP is for
 
-Li and Liang (2021) found prefix training unsteady. They let an *MLP*, a small network, make the keys and values
-while training (*reparameterisation*), and kept only what it makes: `to_prefix`. Each way below tried three
-rates on other seeds; the best one raced, with five seeds. **Before you run it:** does the MLP help?
+Li and Liang (2021) found prefix training unsteady. They let an *MLP*, a small network, make the
+keys and values while training (*reparameterisation*), and kept only what it makes: `to_prefix`.
+Each way below tried three rates on other seeds; the best one raced, with five seeds. **Before you
+run it:** does the MLP help?
 """
 
 # %%
@@ -200,20 +202,22 @@ for way, name in named.items():
 # %%
 title = "Three ways to move a prefix: which is down first, and which gets farther?"
 ends = [f"{mean(accuracies):.2f}" for accuracies in reached.values()]
-found = (f"On the harder task (right) the own rate reaches {ends[0]}, one rate {ends[1]}, the MLP {ends[2]}")
+found = (f"The MLP is not ahead: on the harder task it reaches {ends[2]}, "
+         f"one rate for all layers {ends[1]}, each layer's own rate {ends[0]}")
 drawings.ways_to_move(losses, reached, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Here the MLP is neither steadier nor better; all are learned in the end. Part of what it did for
-Li and Liang is perhaps what our rates by layer do: one rate for all layers is slower. It is a help for training,
-not a part of the prefix.
+**What to notice.** Here the MLP is neither steadier nor better; all are learned in the end. Part of
+what it did for Li and Liang is perhaps what our rates by layer do: one rate for all layers is
+slower. It is a help for training, not a part of the prefix.
 
 ## 5. LoRA, and three tasks
 
-*LoRA* changes the model itself, a little: beside a weight matrix W it puts a learned product of two thin
-matrices, W x + 2 B A x, here at all attention projections. Prefix of 28, prompt of 112 and LoRA have exactly as
-many numbers. Rates were chosen as above. **Before you run it:** order the methods for each task.
+*LoRA* changes the model itself, a little: beside a weight matrix W it puts a learned product of two
+thin matrices, W x + 2 B A x, here at all attention projections. Prefix of 28, prompt of 112 and
+LoRA have exactly as many numbers. Rates were chosen as above. **Before you run it:** order the
+methods for each task.
 """
 
 # %%
@@ -249,24 +253,24 @@ numbers = {row["way"]: row["numbers"] for row in results}
 # %%
 title = "Which method learns which task?"
 outside = {way: mean(accuracies) for way, accuracies in race["before-last"].items()}
-found = (f"Outside of what the base practised, LoRA learns more ({outside['lora']:.2f}) than a prompt "
-         f"({outside['prompt 112']:.2f}) or a prefix ({outside['prefix 28']:.2f}) of as many numbers")
+found = (f"Outside of what the base practised, LoRA learns more ({outside['lora']:.2f}) than a "
+         f"prompt ({outside['prompt 112']:.2f}) or prefix ({outside['prefix 28']:.2f}) of its size")
 drawings.four_methods(race, baselines, numbers, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Where the base knows the task, or its parts, all that is trained ends alike. On the third task
-LoRA and all weights learn twice as much. It is not the count of numbers.
+**What to notice.** Where the base knows the task, or its parts, all that is trained ends alike. On
+the third task LoRA and all weights learn twice as much. It is not the count of numbers.
 
 ## 6. What one layer forbids
 
-In one layer a prefix multiplies the attention over the text by 1 - m and adds a mean of its own values. It cannot
-say "look less at this word and more at that one": the *relative* attention, over the text alone, stays as it
-is (Petrov et al. 2023). LoRA changes queries and keys, so it can.
+In one layer a prefix multiplies the attention over the text by 1 - m and adds a mean of its own
+values. It cannot say "look less at this word and more at that one": the *relative* attention, over
+the text alone, stays as it is (Petrov et al. 2023). LoRA changes queries and keys, so it can.
 
-A toy of one head: its query looks at place 5 of eight, the task is to return the value of place 1. Reading nothing
-gives an error of 1. **Before you run it:** where does the error of a prefix end? In which of the base's four
-layers can a prefix move the relative attention?
+A toy of one head: its query looks at place 5 of eight, the task is to return the value of place 1.
+Reading nothing gives an error of 1. **Before you run it:** where does the error of a prefix end? In
+which of the base's four layers can a prefix move the relative attention?
 """
 
 # %%
@@ -294,20 +298,21 @@ third = {way: mean(layers[3]) for way, layers in moved.items()}
 
 # %%
 title = "Who can move the attention over the text, in one layer and in four?"
-found = (f"One layer of a prefix cannot (error {errors['prefix'][-1]:.2f}, layer 1: {first:.2f}); through "
-         f"layers it can (layer 3: prefix {third['prefix 28']:.2f}, LoRA {third['lora']:.2f})")
+found = (f"One layer of a prefix cannot (error {errors['prefix'][-1]:.2f}, layer 1: {first:.2f}); "
+         f"a stack can (layer 3: prefix {third['prefix 28']:.2f}, LoRA {third['lora']:.2f})")
 drawings.attention_moved(errors, moved, title)
 
 # %% [markdown]
 r"""
-**What to notice.** In the toy a prefix can only silence the text. In layer 1 of the base it moves nothing, as the
-theorem says. Above it does: what it adds below changes queries and keys. The theorem holds for one layer, not
-for a stack. It may explain why a new way of reading is learned slowly.
+**What to notice.** In the toy a prefix can only silence the text. In layer 1 of the base it moves
+nothing, as the theorem says. Above it does: what it adds below changes queries and keys. The
+theorem holds for one layer, not for a stack. It may explain why a new way of reading is learned
+slowly.
 
 ## 7. Prompt against prefix in numbers
 
-**Before you run it:** *swap-4* asks for eight facts that the base does not know. Which is better there, at
-equal vectors, and at equal numbers?
+**Before you run it:** *swap-4* asks for eight facts that the base does not know. Which is better
+there, at equal vectors, and at equal numbers?
 """
 
 # %%
@@ -315,8 +320,8 @@ table = {"equal vectors": "prompt 28", "equal numbers": "prompt 112", "": "prefi
 for task, steps in [*STEPS.items(), ("swap-4", 160)]:
     for said, way in table.items():
         accuracies = four_methods.raced(results, task, way, steps)
-        print(f"{task:17s} {way:10s} {numbers[way]:6,} numbers, file {4 * numbers[way] // 1000} kB: "
-              f"{mean(accuracies):.2f} (seeds: {min(accuracies):.2f} to {max(accuracies):.2f})  {said}")
+        print(f"{task:17s} {way:10s} {numbers[way]:6,} numbers: {mean(accuracies):.2f} "
+              f"(seeds: {min(accuracies):.2f} to {max(accuracies):.2f})  {said}")
 for way in ("prefix 28", "lora"):  # 256 steps in place of 64
     longer = four_methods.raced(results, "before-last", way, 256)
     print(f"before-last, four times the steps, {way}: {mean(longer):.2f} "
@@ -324,19 +329,20 @@ for way in ("prefix 28", "lora"):  # 256 steps in place of 64
 
 # %% [markdown]
 r"""
-**What to notice.** A rule: no difference. Facts, and the new way of reading: a prefix is ahead at equal vectors, and
-by less at equal numbers. With four times the steps it goes on learning, so "cannot" is too strong for all its
-layers together.
+**What to notice.** A rule: no difference. Facts, and the new way of reading: a prefix is ahead at
+equal vectors, and by less at equal numbers. With four times the steps it goes on learning, so
+"cannot" is too strong for all its layers together.
 """
 
 # %% [markdown]
 r"""
 ## Summary
 
-A prompt leaves keys and values in every layer; a prefix learns them, with 2 L Hkv D numbers a virtual token in
-place of C. Each takes a share m of the attention from the text, also when it is all zeros. One layer of it
-cannot turn attention from one word to another; LoRA can. So prompt and prefix do well where the base has what
-the task needs, and LoRA learns more where a new way of reading is needed.
+A prompt leaves keys and values in every layer; a prefix learns them, with 2 L Hkv D numbers a
+virtual token in place of C. Each takes a share m of the attention from the text, also when it is
+all zeros. One layer of it cannot turn attention from one word to another; LoRA can. So prompt and
+prefix do well where the base has what the task needs, and LoRA learns more where a new way of
+reading is needed.
 """
 
 # %% [markdown]
@@ -345,13 +351,13 @@ r"""
 
 ### Exercise 3. Merge two softmaxes
 
-Each part, text and prefix, has its own output, and its *lse*: the logarithm of its sum of exp(score). Make
-attention over both from these. It is the mix of section 2.
+Each part, text and prefix, has its own output, and its *lse*: the logarithm of its sum of
+exp(score). Make attention over both from these. It is the mix of section 2.
 
 <details><summary>Hint</summary>
 
-m = exp(prefix_lse) / (exp(own_lse) + exp(prefix_lse)), which is a sigmoid of the difference. m is (T,), the
-outputs are (T, D): m needs a last dimension of 1.
+m = exp(prefix_lse) / (exp(own_lse) + exp(prefix_lse)), which is a sigmoid of the difference. m is
+(T,), the outputs are (T, D): m needs a last dimension of 1.
 
 </details>
 """
@@ -370,8 +376,8 @@ Make a `Past` of P slots that changes no logit at all, whatever the keys and val
 
 <details><summary>Hint</summary>
 
-A score of 0 still takes its share. Which position does the rule at the top of `model.py` never let anybody
-see? One row: keys and values are (1, Hkv, P, D), L times; positions are (1, P).
+A score of 0 still takes its share. Which position does the rule at the top of `model.py` never let
+anybody see? One row: keys and values are (1, Hkv, P, D), L times; positions are (1, P).
 
 </details>
 """

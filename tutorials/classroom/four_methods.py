@@ -31,11 +31,11 @@ LOOKS = (0, 1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)  # steps of the c
 # The learning rates that each way tries. Those of prompt and prefix are in units of train.sizes;
 # the others are absolute.
 RATES = {
-    "prompt 28": (1, 3, 9),
-    "prompt 112": (1, 3, 9),
+    "prompt 28": (1, 3, 9, 27),
+    "prompt 112": (1, 3, 9, 27, 81),
     "prefix 28": (0.1, 0.3, 0.9),
-    "prefix 28, one rate": (0.03, 0.1, 0.3),
-    "prefix 28, MLP": (0.001, 0.003, 0.01),
+    "prefix 28, one rate": (0.03, 0.1, 0.3, 0.9),
+    "prefix 28, MLP": (0.001, 0.003, 0.01, 0.03),
     "lora": (0.003, 0.01, 0.03),
     "full": (0.0003, 0.001, 0.003),
 }

@@ -329,9 +329,10 @@ for way in ("prefix 28", "lora"):  # 256 steps in place of 64
 
 # %% [markdown]
 r"""
-**What to notice.** A rule: no difference. Facts, and the new way of reading: a prefix is ahead at
-equal vectors, and by less at equal numbers. With four times the steps it goes on learning, so
-"cannot" is too strong for all its layers together.
+**What to notice.** A rule makes no difference. For facts, and for a new way of reading, a prefix is
+ahead at equal vectors. At equal numbers it is ahead by less, and on the facts the seeds overlap. With
+four times the steps a prefix learns far more, and LoRA more still. So "cannot" is too strong for four
+layers together; "learns more slowly" is right.
 """
 
 # %% [markdown]

@@ -153,8 +153,8 @@ def zeros_take(lengths, gates, accuracies, common, title):
     for task, values in accuracies.items():
         right.plot(places, values, "o-", color=TASK_COLOURS[task], lw=2.5)
         right.axhline(common[task], color=TASK_COLOURS[task], ls="--", lw=1)
-        above = (len(lengths) - 1, common[task] + 0.01)
-        look = {"color": TASK_COLOURS[task], "fontsize": 8, "ha": "right", "va": "bottom"}
+        above = (0, common[task] + 0.01)
+        look = {"color": TASK_COLOURS[task], "fontsize": 8, "va": "bottom"}
         right.text(*above, "its commonest answer", **look)
     right.text(4.1, 0.87, TASK_NAMES["library"], color=TASK_COLOURS["library"], weight="bold")
     third = {"color": TASK_COLOURS["repeat-third"], "weight": "bold", "ha": "right"}

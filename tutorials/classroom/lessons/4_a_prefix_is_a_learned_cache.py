@@ -155,14 +155,14 @@ drawings.zeros_take(lengths, gates, accuracies, common, title)
 # %% [markdown]
 r"""
 **What to notice.** P zeros take the share P / (P + sum of exp(scores)), and less is read from the
-text. A rough impression is enough to name a library. To repeat one word it is not.
+text. To name a library a rough impression is enough. To repeat one word it is not.
 
 ## 3. Why a prefix takes a tenth of the rate's number
 
-In each step AdamW moves each number by about the *learning rate*: a rate is a distance. Here it is
-in units of the size of what moves. That is the spread of the embedding table for a prompt, and for
-a prefix the root mean square of each layer's keys, and of its values. Our usual rates are 3 and
-0.1. **Before you run it:** in absolute numbers, which of the two makes the longer steps?
+In each step AdamW moves each number by about the *learning rate*, in units of the size of what
+moves. That is the spread of the embedding table for a prompt, and for a prefix the root mean square
+of each layer's keys, and of its values. Our usual rates are 3 and 0.1. **Before you run it:** in
+absolute numbers, which makes the longer steps?
 """
 
 # %%
@@ -178,9 +178,9 @@ for name, (rate, size) in moving.items():
 
 # %% [markdown]
 r"""
-**What to notice.** Keys and values are some 20 times as large as embeddings. The unit is larger, so
-the number is smaller: in absolute numbers the steps are alike. And one absolute rate would not fit
-all layers.
+**What to notice.** Most keys and values are ten to twenty times as large as embeddings. The unit is
+larger, so the number is smaller: in absolute numbers the steps are alike. And one absolute rate
+would not fit all layers.
 
 ## 4. What the MLP is for
 
@@ -208,9 +208,9 @@ drawings.ways_to_move(losses, reached, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Here the MLP is neither steadier nor better; all are learned in the end. Part of
-what it did for Li and Liang is perhaps what our rates by layer do: one rate for all layers is
-slower. It is a help for training, not a part of the prefix.
+**What to notice.** Here the MLP is neither steadier nor better. Perhaps our rates by layer do what
+it did for Li and Liang: one rate for all layers is slower, too. The MLP helps training, where it
+helps; it is no part of the prefix.
 
 ## 5. LoRA, and three tasks
 
@@ -306,8 +306,7 @@ drawings.attention_moved(errors, moved, title)
 r"""
 **What to notice.** In the toy a prefix can only silence the text. In layer 1 of the base it moves
 nothing, as the theorem says. Above it does: what it adds below changes queries and keys. The
-theorem holds for one layer, not for a stack. It may explain why a new way of reading is learned
-slowly.
+theorem holds for one layer, not for a stack.
 
 ## 7. Prompt against prefix in numbers
 
@@ -330,9 +329,9 @@ for way in ("prefix 28", "lora"):  # 256 steps in place of 64
 # %% [markdown]
 r"""
 **What to notice.** A rule makes no difference. For facts, and for a new way of reading, a prefix is
-ahead at equal vectors. At equal numbers it is ahead by less, and on the facts the seeds overlap. With
-four times the steps a prefix learns far more, and LoRA more still. So "cannot" is too strong for four
-layers together; "learns more slowly" is right.
+ahead at equal vectors. At equal numbers it is ahead by less, and on the facts the seeds overlap.
+With four times the steps both learn more. So "cannot" is too strong for four layers together;
+"learns more slowly" is right.
 """
 
 # %% [markdown]
@@ -340,10 +339,9 @@ r"""
 ## Summary
 
 A prompt leaves keys and values in every layer; a prefix learns them, with 2 L Hkv D numbers a
-virtual token in place of C. Each takes a share m of the attention from the text, also when it is
-all zeros. One layer of it cannot turn attention from one word to another; LoRA can. So prompt and
-prefix do well where the base has what the task needs, and LoRA learns more where a new way of
-reading is needed.
+virtual token in place of C. Each takes a share m of the attention, also when it is all zeros. One
+layer cannot turn attention from one word to another; LoRA can. So prompt and prefix do well where
+the base has what the task needs, and LoRA where a new way of reading is needed.
 """
 
 # %% [markdown]

@@ -1,7 +1,7 @@
 """What class 4 reads: prompt, prefix, LoRA and all weights on three tasks, a list of facts for
 prompt and prefix, and three ways to move a prefix.
 
-    python tutorials/classroom/four_methods.py      about 20 minutes of one core
+    python tutorials/classroom/four_methods.py      about 25 minutes of one core
 
 It writes measured/four_methods.csv. Each way tries its learning rates with two seeds; the rate with
 the best accuracy on validation sentences goes into the race, which has five other seeds. What

@@ -305,8 +305,8 @@ drawings.attention_moved(errors, moved, title)
 # %% [markdown]
 r"""
 **What to notice.** In the toy a prefix can only silence the text. In layer 1 of the base it moves
-nothing, as the theorem says. Above it does: what it adds below changes queries and keys. The
-theorem holds for one layer, not for a stack.
+nothing, as the theorem says. In higher layers it does: what it adds below changes queries and keys.
+The theorem holds for one layer, not for a stack.
 
 ## 7. Prompt against prefix in numbers
 

@@ -904,7 +904,7 @@ def score_hard_prompt(lab, task, hard_prompt, split, n):
     """(loss, accuracy) of the base with an instruction in words, on the first n sentences."""
     rows = lab.rows(task, split, n, hard_prompt)
     losses, accuracies = mean_of_arms(score(lab.model, None, rows), 1)
-    return losses.item(), accuracies.item()
+    return losses.item(), round(accuracies.item(), 4)  # as in the tables
 
 
 def best_hard_prompt(lab, task, n=Plan.final):

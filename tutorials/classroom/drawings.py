@@ -154,7 +154,7 @@ def rule_beside_list(runs, common, title):
     seeds_and_mean(axis, runs["true"], COLOURS["prompt"], "true answers:\na rule")
     seeds_and_mean(axis, runs["shuffled"], "#D55E00", "shuffled:\na list")
     level(axis, "always", common)
-    powers_of_two(axis, list(runs["true"]))
+    powers_of_two(axis, list(runs["shuffled"]))
     axis.set_ylim(0, 1.03)
     axis.set_xlabel("vectors (small dot: a seed)")
     axis.set_ylabel("accuracy on the same 64 sentences")
@@ -162,7 +162,7 @@ def rule_beside_list(runs, common, title):
 
 def masks_beside(masks, P, title):
     """Which key each text token sees: {name: mask (T, P + T)}. The prompt's keys in colour."""
-    _, axes = new_axes(title, 9, 3.9, columns=len(masks), sharey=True)
+    _, axes = new_axes(title, 10, 4.4, columns=len(masks), sharey=True)
     for axis, (name, mask) in zip(axes[0], masks.items()):
         T, S = mask.shape
         for t, k in mask.nonzero().tolist():

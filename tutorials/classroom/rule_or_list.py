@@ -28,8 +28,8 @@ from train import (
 )
 
 TASK = "first-letter-last"
-SENTENCES, LONGEST = 64, 30  # how many there are, and their longest one in characters
-LENGTHS = (1, 4, 16, 64)
+SENTENCES, LONGEST = 64, 30  # how many there are, and the characters of the longest
+LENGTHS = {"true": (1, 16), "shuffled": (1, 4, 16, 64)}
 SEEDS = range(5)
 STEPS, EXAMPLES, RATE = 400, 16, 3
 COLUMNS = {
@@ -62,9 +62,11 @@ def arms_and_rows(lab):
     arms, rows = [], {"true": short_rows(lab)}
     for seed in SEEDS:
         rows[f"shuffled {seed}"] = shuffled_answers(rows["true"], seed)
-        for answers in ("true", f"shuffled {seed}"):
-            for length in LENGTHS:
-                arms.append(new_arm(lab, answers, "prompt", "vocab", length, RATE, seed))
+        for length in LENGTHS["true"]:
+            arms.append(new_arm(lab, "true", "prompt", "vocab", length, RATE, seed))
+        for length in LENGTHS["shuffled"]:
+            task = f"shuffled {seed}"
+            arms.append(new_arm(lab, task, "prompt", "vocab", length, RATE, seed))
     return arms, rows
 
 

@@ -114,10 +114,11 @@ figure shows the same runs over the flips, and over the flips *for each vector*.
 """
 
 # %%
+LOSS = capacity.choice_loss
 small_lab, live = Lab(*load_base(ROOT / "tutorials" / "base-small.pt", "cpu"), None), {}
-for K in (16, 32, 64):  # one vector, and a seed that is not in the table
+for K in (32, 64):  # one vector, and a seed that is not in the table
     pupils, flips = capacity.flip_arms(small_lab, "prompt", 1, K, [5])
-    for step in fit(small_lab.model, pupils, flips, 300, K, capacity.choice_loss):
+    for step in fit(small_lab.model, pupils, flips, capacity.STEPS, K, LOSS):
         pass
     [(live[K], loss)] = capacity.remembered(small_lab, pupils, flips)
 
@@ -133,21 +134,20 @@ print(f"4 vectors, 128 flips: {mean(big[4][128]):.2f}, three times the steps {me
 # %%
 title = "How many coin flips does a prompt remember?"
 found = (f"What counts is flips for each vector: of 64, one vector has {mean(big[1][64]):.2f} "
-         f"right, and four have {mean(big[4][256]):.2f} of 256")
+         f"right, and eight have {mean(big[8][512]):.2f} of 512")
 drawings.flips_by_length(big, live, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Left four curves, right nearly one. Twice the vectors hold twice the flips: length buys
-room.
+**What to notice.** Left four curves, right nearly one: length buys room.
 
 ### Room is counted in numbers
 
-A flip is one *bit*. A loss of 0 means that all of it is held, a loss of log 2 nats (a guess) nothing. So K
-flips with a mean loss are K (1 − loss / log 2) bits. We take the most, over all K.
+A flip is one *bit*. With a loss of 0 it is held, with log 2 nats (a guess) not. So of K flips,
+K (1 − loss / log 2) bits are held. We take the most, over all K.
 
-**Before you run it:** vectors have 24, 64 or 128 numbers on the three bases. A **prefix** (learned keys
-and values in every layer) has four times the numbers of a prompt. Who holds more?
+**Before you run it:** vectors have 24, 64 or 128 numbers on our three bases, and 192 as a **prefix**
+(learned keys and values in every layer) of the small base. Who holds more?
 """
 
 # %%
@@ -255,8 +255,8 @@ drawings.accuracy_far_away(far, levels[RULE]["always"], title)
 
 # %% [markdown]
 r"""
-**What to notice.** Pinned, the prompt works at every distance. Sliding, it is lost between 16 and 48 tokens:
-far inside the reach of 252, and even inside the window.
+**What to notice.** Pinned, the prompt works at every distance. Sliding, it is lost between 16 and 48 tokens,
+far inside the reach.
 
 ### Exercise 2: how much does the arrow still see?
 

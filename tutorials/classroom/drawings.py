@@ -74,18 +74,22 @@ def powers_of_two(axis, values):
     axis.minorticks_off()
 
 
-def accuracy_over_length(points, levels, questions, title):
-    """A panel for each task. points: {task: {length: (mean accuracy, error)}}; levels: {task: {name
-    of what needs no training: accuracy}}; questions: {task: what it asks}."""
+def accuracy_over_length(points, seeds, levels, questions, title):
+    """A panel for each task. points: {task: {length: (mean accuracy, error)}}; seeds: {task:
+    {length: [accuracy of each seed]}}; levels: {task: {name of what needs no training: accuracy}};
+    questions: {task: what it asks}."""
     _, axes = new_axes(title, 12, 4.2, columns=len(points), sharey=True)
     for axis, (task, line) in zip(axes[0], points.items()):
+        colour = COLOURS[task]
         means, errors = zip(*line.values())
-        axis.errorbar(list(line), means, errors, fmt="o-", color=COLOURS[task], lw=2, elinewidth=1)
+        axis.errorbar(list(line), means, errors, fmt="o-", color=colour, lw=2, elinewidth=1)
+        for length, accuracies in seeds[task].items():
+            axis.plot([length] * len(accuracies), accuracies, ".", color="black", ms=4, zorder=5)
         for name, height in levels[task].items():
             level(axis, name, height)
         powers_of_two(axis, list(line))
-        axis.set_title(f"{task}: {questions[task]}", fontsize=10, color=COLOURS[task])
-        axis.set_xlabel("vectors (bars: one standard error)")
+        axis.set_title(f"{task}: {questions[task]}", fontsize=10, color=colour)
+        axis.set_xlabel("vectors (dot: a seed; bar: one standard error)")
         axis.set_ylim(0, 1.03)
     axes[0, 0].set_ylabel("accuracy on the test sentences")
 
@@ -162,7 +166,7 @@ def rule_beside_list(runs, common, title):
 
 def masks_beside(masks, P, title):
     """Which key each text token sees: {name: mask (T, P + T)}. The prompt's keys in colour."""
-    _, axes = new_axes(title, 10, 4.4, columns=len(masks), sharey=True)
+    _, axes = new_axes(title, 9, 4.6, columns=len(masks), sharey=True)
     for axis, (name, mask) in zip(axes[0], masks.items()):
         T, S = mask.shape
         for t, k in mask.nonzero().tolist():

@@ -713,7 +713,10 @@ def flips_by_length(curves, live, title):
     for length, runs in curves.items():
         colour = LENGTH_COLOURS[length]
         label = f"{length} vector{'s' if length > 1 else ''}"
-        seeds_and_mean(axes[0, 0], runs, colour, label)
+        seeds_and_mean(axes[0, 0], runs, colour)
+        last = max(runs)
+        style = {"xytext": (-7, -9), "textcoords": "offset points", "ha": "right", "fontsize": 9}
+        axes[0, 0].annotate(label, (last, mean(runs[last])), color=colour, weight="bold", **style)
         of_each = {flips / length: values for flips, values in runs.items()}
         seeds_and_mean(axes[0, 1], of_each, colour)
     for axis in axes[0]:
@@ -808,9 +811,9 @@ NAMES_FAR_AWAY = {"prompt": "prompt of 16 vectors", "wording": "best hard prompt
 DISTANCE_COLOURS = ("#56B4E9", "#0072B2", "#000000")
 
 
-def who_must_see(by_seen, by_reader, title):
+def who_must_see(by_seen, by_reader, common, title):
     """by_seen: {tokens between: {vectors that the arrow still sees: accuracy}}; by_reader: {who
-    sees the prompt: [accuracy of each seed]}."""
+    sees the prompt: [accuracy of each seed]}; `common`: the commonest answer's share."""
     _, axes = new_axes(title, 12, 4.2, columns=2, sharey=True, width_ratios=[1.3, 1])
     left, right = axes[0]
     for (n, line), colour in zip(by_seen.items(), DISTANCE_COLOURS):
@@ -822,6 +825,7 @@ def who_must_see(by_seen, by_reader, title):
     for place, accuracies in enumerate(by_reader.values()):
         right.bar(place, mean(accuracies), color=COLOURS["prompt"], alpha=0.5, width=0.6)
         right.plot([place] * len(accuracies), accuracies, ".", color="black", ms=5)
+    level(right, "always", common)
     right.set_xticks(range(len(by_reader)), list(by_reader))
     right.set_xlabel("who sees the prompt (dot: a seed)")
 

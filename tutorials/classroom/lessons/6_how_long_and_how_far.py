@@ -34,7 +34,7 @@ r"""
 
 Three tasks. *first-letter-last* is a new **rule**, but the base practised its parts. *swap-1* is
 practised (the first letter of the first word), but R and C have changed places: the base lacks two
-**facts**. In *swap-4* four pairs changed places: eight facts.
+**facts**. In *swap-4* it lacks eight.
 
 A run is an **arm**. Its **seed** decides where it starts and which sentences it sees. Five arms of each
 length were trained before (`classroom/lengths.py`); we train five of them again. With k seeds of mean p and variance v, all on the same n sentences, its **standard
@@ -63,8 +63,9 @@ for (task, split, method, length), accuracies in runs.items():
 # %%
 questions = {task: TASKS[task].question for task in points}
 title = "How long must a prompt be?"
-found = (f"One vector has {points[RULE][1][0]:.2f} on a rule and {points['swap-1'][1][0]:.2f} on two "
-         f"facts; on eight facts even 64 have {points['swap-4'][64][0]:.2f}")
+one = {task: line[1][0] for task, line in points.items()}
+found = (f"One vector has {one[RULE]:.2f} on a rule and {one['swap-1']:.2f} on two facts; "
+         f"on eight facts even 64 have {points['swap-4'][64][0]:.2f}")
 drawings.accuracy_over_length(points, seeds, levels, questions, title)
 
 # %% [markdown]
@@ -105,7 +106,7 @@ r"""
 ## 2. How much does one vector hold?
 
 The purest facts: K random tokens, each with a **coin flip** as its answer. No rule is in them, so a
-prompt has to remember each. It trains on all K at once until more steps change little, and is
+prompt has to remember each. It trains on all K until more steps change little, and is
 asked for the same K again. The small base has vectors of 64 numbers (`classroom/capacity.py`). The
 figure shows the same runs over the flips, and over the flips *for each vector*.
 
@@ -150,9 +151,9 @@ K (1 − loss / log 2) bits are held. We take the most, over all K.
 """
 
 # %%
-one = mean(most["base.pt", "prompt", 1, 128])
+of_one = mean(most["base.pt", "prompt", 1, 128])
 title = "What decides how many bits are held?"
-found = f"The numbers that are learned decide: one vector of 128 numbers holds {one:.0f} bits"
+found = f"The numbers that are learned decide: one vector of 128 numbers holds {of_one:.0f} bits"
 drawings.bits_over_numbers(most, title)
 
 # %% [markdown]
@@ -179,7 +180,7 @@ r"""
 **What to notice.** A rule costs one vector, a list costs length. And a rule carries over: asked for sentences
 that it never saw, that vector has 0.91.
 
-And how many examples? For this rule some 64 different sentences are about as good as 1,024
+How many examples? For this rule some 64 different sentences are about as good as 1,024
 ([RESULTS.md](RESULTS.md)). Of a list, what was not shown is not known.
 
 ## 3. How far?
@@ -189,8 +190,8 @@ base it sees only the last W = 64, itself included: a **sliding window**. A prom
 unless it is **pinned**. A query at q sees a key at k
 
 - that is real: k ≥ 0
-- and not in the future: k ≤ q
-- and near enough: k > q − W, **or** k < pinned
+- not in the future: k ≤ q
+- near enough: k > q − W, **or** k < pinned
 
 **Before you run it:** three virtual tokens, nine text tokens, W = 4. Draw both masks.
 """
@@ -261,12 +262,11 @@ far inside the reach.
 
 ### Exercise 2: how much does the arrow still see?
 
-First P virtual tokens, then n tokens of other text, then a question of q tokens, the arrow last.
+P virtual tokens, n tokens of other text, a question of q tokens, the arrow last.
 
 <details><summary>Hint</summary>
 
-Where is the arrow, if the first virtual token is at 0? Which is the first key in its window? The virtual
-tokens before that are out of sight.
+Where is the arrow, if the first virtual token is at 0? Which is the first key in its window?
 
 </details>
 """
@@ -320,7 +320,7 @@ by_reader = {way: [accuracy_seen_by(soft, *sees) for soft in softs["prompt"]]
 title = "Which token has to see the prompt?"
 _, others, alone = map(mean, by_reader.values())
 found = f"Only the arrow needs the prompt: {alone:.2f} alone, and {others:.2f} without it"
-drawings.who_must_see(by_seen, by_reader, title)
+drawings.who_must_see(by_seen, by_reader, levels[RULE]["always"], title)
 
 # %% [markdown]
 r"""
@@ -334,8 +334,8 @@ practised, instructions were always in sight.
 
 ## Summary
 
-A rule costs one vector and some 64 examples, facts cost room, counted in learned numbers. Choose by the
-one-standard-error rule. Under a window, the token that answers must see the prompt itself: this
+A rule costs one or two vectors and some 64 examples, facts cost room, counted in learned numbers. Choose
+by the one-standard-error rule. Under a window, the token that answers must see the prompt itself: this
 base hands no message on. Pinned, it always does, for up to P more keys a query.
 """
 

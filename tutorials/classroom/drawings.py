@@ -825,7 +825,8 @@ def who_must_see(by_seen, by_reader, common, title):
     for place, accuracies in enumerate(by_reader.values()):
         right.bar(place, mean(accuracies), color=COLOURS["prompt"], alpha=0.5, width=0.6)
         right.plot([place] * len(accuracies), accuracies, ".", color="black", ms=5)
-    level(right, "always", common)
+    level(left, "always", common)
+    right.axhline(common, color=COLOURS["always"], ls="--", lw=1)
     right.set_xticks(range(len(by_reader)), list(by_reader))
     right.set_xlabel("who sees the prompt (dot: a seed)")
 

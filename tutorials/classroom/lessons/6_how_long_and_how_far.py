@@ -159,8 +159,8 @@ drawings.bits_over_numbers(most, title)
 # %% [markdown]
 r"""
 **What to notice.** Longer, wider or a prefix: bits grow with the numbers that are learned. It is
-about one bit for two numbers. A flip that is held without mistakes costs more: one vector of 128
-has 0.99 of 32 flips right.
+about one bit for two numbers (0.4 to 0.65 a number). Nearly without mistakes it is less: one vector of
+128 numbers has 0.99 of 32 flips right.
 
 ### A rule or a list
 
@@ -280,7 +280,7 @@ def still_seen(W, P, n, q):
 
 # %% [markdown]
 r"""
-And which tokens need the prompt? We hide it (in the future, as in class 2) from the question's text, or from
+Which tokens need the prompt? We hide it (in the future, as in class 2) from the question's text, or from
 its arrow. **Before you run it:** all see it, all but the arrow, the arrow alone. Guess three
 accuracies.
 """

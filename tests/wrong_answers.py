@@ -140,6 +140,8 @@ def seeds_only(lengths, accuracies, n):
 WRONG |= {
     # the spread of the seeds only: as if the sentences were all sentences there are
     "one_se": seeds_only,
+    # a query sees W keys before itself, not W - 1
+    "still_seen": lambda W, P, n, q: max(0, P - max(0, P + n + q - 1 - W)),
     # a query sees W - 1 keys before itself, not W
     "reaches": lambda L, W, P, j, t: P + t - j <= L * W,
     # pinned keys that are near are counted twice

@@ -476,6 +476,23 @@ def one_se(student):
 
 
 @check
+def still_seen(student):
+    gen = random.Random(1)
+    cases = [(64, 16, 0, 20), (64, 16, 32, 20), (64, 16, 48, 20), (4, 3, 0, 1), (4, 8, 0, 2)]
+    for _ in range(40):
+        cases.append((gen.randint(2, 20), gen.randint(1, 9), gen.randint(0, 12), gen.randint(1, 6)))
+    for W, P, n, q in cases:
+        last, keys = torch.tensor([[P + n + q - 1]]), torch.arange(P + n + q)[None]
+        mask = visible(last, keys, torch.tensor([0]), W)  # (1, 1, S)
+        got, want = student(W, P, n, q), int(mask[..., :P].sum())
+        if got is None or got != want:
+            return (
+                f"for W={W}, P={P}, n={n} and q={q} you return {got}, it is {want}: the last token "
+                f"is at position {P + n + q - 1}, and its window has {W} keys, itself included"
+            )
+
+
+@check
 def reaches(student):
     for L, W, P in ((1, 3, 2), (2, 3, 4), (3, 4, 1), (2, 1, 3)):
         model, T = tiny(n_layer=L, window=W), 12

@@ -170,6 +170,14 @@ def one_se(lengths, accuracies, n):
     return min(P for P, (p, _) in zip(lengths, found) if p >= best - error)
 
 
+def still_seen(W, P, n, q):
+    """How many of P virtual tokens the last token of a question of q tokens sees, with n other
+    tokens between prompt and question: W keys in its window, itself included, nothing pinned."""
+    last = P + n + q - 1  # where it stands
+    first_key = max(0, last - W + 1)  # that it sees
+    return max(0, P - first_key)
+
+
 def reaches(L, W, P, j, t):
     """L layers, window W, nothing pinned: True where virtual token j (from 0) of P can change the
     logits at text position t (from 0), else False."""

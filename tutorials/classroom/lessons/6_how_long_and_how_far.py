@@ -2,149 +2,86 @@
 r"""
 # How long, and how far
 
-One learned vector can be enough, if it gets the time. And under a sliding window a prompt works
-only as long as it stays in sight.
-
 After this class you can
 
-1. put an error bar on an accuracy that holds both the seeds and the sentences;
-2. choose a prompt's length by the one-standard-error rule, and say what the choice depends on;
-3. say what a sliding window does to a prompt, how far it reaches, and what pinning changes.
+1. choose a prompt's length, and say what the choice depends on;
+2. say how much one vector holds, and how one finds out;
+3. say what a sliding window does to a prompt, and why it fails before the theory says so.
 
-Needs: the class on what a prompt is. A **prompt** is P **virtual tokens**: learned vectors of C
-numbers each, put before the text in the place of P token embeddings. The base model is **frozen**:
-only these vectors are trained.
+Needs: class 1. A **prompt** is P **virtual tokens**: learned vectors of C numbers before the text.
 """
 
 # %%
 import sys
 sys.path.insert(0, "classroom")
+from collections import defaultdict
 from statistics import mean, variance
+from shared import ROOT, TEST, arms_of, learn, measured, open_lab
 import torch
-from matplotlib import pyplot
+import capacity
+import drawings
+import rule_or_list
 from checks import exercise
-from model import GPT, GPTConfig, visible
+from model import GPT, GPTConfig, Past, visible
 from softprompt import PromptTuning, initial_embeddings, prefill
-from train import COLOURS, TASKS, Lab, best_hard_prompt, chosen_length, commonest_answer, fit
-from train import load_base, load_data, mean_error, mean_of_arms, measure, new_arm, score
-from train import score_hard_prompt, share_of
-lab = Lab(*load_base(device="cpu"), load_data("../out"))  # the model is frozen
+from train import EXPERIMENTS, FUTURE, TASKS, Lab, best_hard_prompt, chosen_length, fit
+from train import load_base, mean_error, mean_of_arms, score
+lab = open_lab()
 
 # %% [markdown]
 r"""
 ## 1. How long?
 
-The task is *first-letter-last*: the first letter of the last word of a sentence. The base never
-practised it. First we look at what needs no training: always the commonest answer, no prompt, and
-instructions in words, called **hard prompts**. There are four. The best one is chosen on
-**validation** sentences, and its accuracy is told on **test** sentences, which choose nothing.
+Three tasks. *first-letter-last* is a new **rule**, but the base practised its parts. *swap-1* is
+practised (the first letter of the first word), but R and C have changed places: the base lacks two
+**facts**. In *swap-4* it lacks eight.
 
-What the papers say about length: more than one virtual token is needed for most models, and after
-20 there is little gain (Lester et al. 2021, figure 3a). More helps, up to 10 for one task and up to
-200 for another (Li and Liang 2021, section 7.2).
+A run is an **arm**. Its **seed** decides where it starts and which sentences it sees. Five arms of each
+length were trained before (`classroom/lengths.py`); we train five of them again. With k seeds of mean p and variance v, all on the same n sentences, its **standard
+error** is $\sqrt{v/k + p(1-p)/n}$.
 
-**Before you run it:** how good will the best hard prompt be on this task?
+**Before you run it:** draw accuracy over length for each task.
 """
 
 # %%
-NEW = "first-letter-last"
-best_text = best_hard_prompt(lab, NEW)  # on 240 validation sentences
-answer = commonest_answer(TASKS[NEW].pairs(lab.data["train"]))
-levels = {"always": share_of(answer, TASKS[NEW].pairs(lab.data["test"][:240]))}
-for name, words in (("none", ""), ("wording", best_text)):
-    loss, levels[name] = score_hard_prompt(lab, NEW, words, "test", 240)
-print({name: round(level, 3) for name, level in levels.items()}, best_text)
-
-# %% [markdown]
-r"""
-Now we train. An **arm** is one run: one prompt, its own sentences, its own learning rate. A **seed**
-is the number that decides where an arm starts (rows of the embedding table, drawn at random) and
-which sentences it sees. Six lengths with three seeds are 18 arms. They train as one mixed batch.
-
-An accuracy is uncertain for two reasons: another seed gives another prompt, and other sentences give
-another share of right answers. With k seeds of mean p and variance v, all on the same n sentences,
-the **standard error** is
-
-$$\text{error} = \sqrt{\frac{v}{k} + \frac{p\,(1-p)}{n}}$$
-
-All seeds read the same sentences. So the second part is not divided by k.
-
-**Before you run it:** we look after 10, 20 and 64 steps. Draw accuracy over length for each of the
-three. Where is one vector?
-"""
-
-# %%
-LENGTHS, SEEDS, LOOKS = (1, 2, 4, 8, 16, 64), range(3), (10, 20, 64)  # LOOKS: training steps
-arms, rows = [], []  # a row for each arm, look and split
-for P in LENGTHS:
-    for seed in SEEDS:  # the learning rate is 3 of the embeddings' standard deviation, for all
-        arms.append(new_arm(lab, NEW, "prompt", "vocab", P, 3.0, seed))
-        arms[-1].columns = {"method": "prompt", "length": P}
-for step in fit(lab.model, arms, {NEW: lab.rows(NEW, "train")}, LOOKS[-1], 16):
-    if step in LOOKS:
-        rows += measure(lab, arms, step, "valid", 120)
-rows += measure(lab, arms, LOOKS[-1], "test", 240)
-
-# %%
-def my_error(accuracies, n):
-    """k seeds on the same n sentences -> their mean accuracy and its standard error."""
-    p = mean(accuracies)
-    return p, (variance(accuracies) / len(accuracies) + p * (1 - p) / n) ** 0.5
-
-runs = {}  # (split, step) -> {length: the accuracies of its seeds}
+RULE, rows, runs = "first-letter-last", measured("lengths", EXPERIMENTS["length"].columns), {}
 for row in rows:
-    lengths = runs.setdefault((row["split"], row["step"]), {})
-    lengths.setdefault(row["length"], []).append(row["accuracy"])
-points = {step: [my_error(x, 120) for x in runs["valid", step].values()] for step in LOOKS}
-theirs = torch.tensor([mean_error(x, 120) for x in runs["valid", 20].values()])
-print("largest difference to mean_error:", float((torch.tensor(points[20]) - theirs).abs().max()))
+    where = row["task"], row["split"], row["method"], row["length"]
+    runs.setdefault(where, []).append(row["accuracy"])  # of each seed
+
+arms = arms_of(lab, RULE, "vocab", 16, 3, range(5))  # 16 sampled tokens, rate 3
+now, stored = learn(lab, arms, 64), runs[RULE, "test", "prompt", 16]
+print("trained just now:", now, "in the table:", stored)
+points, seeds, levels = defaultdict(dict), defaultdict(dict), defaultdict(dict)
+for (task, split, method, length), accuracies in runs.items():
+    if (split, method) == ("test", "prompt"):
+        points[task][length] = mean_error(accuracies, TEST)
+        seeds[task][length] = accuracies
+    elif split == "test":
+        levels[task][method] = accuracies[0]  # what needs no training
 
 # %%
-figure, axes = pyplot.subplots(1, 3, figsize=(11.5, 4), sharey=True, layout="constrained")
-for axis, (step, line) in zip(axes, points.items()):
-    axis.errorbar(LENGTHS, *zip(*line), fmt="o-", color=COLOURS["prompt"], capsize=4)
-    axis.plot(LENGTHS, list(runs["valid", step].values()), ".", color="0.2", ms=6)
-    for name, label in zip(levels, ("commonest answer", "no prompt", "best hard prompt")):
-        axis.axhline(levels[name], color=COLOURS[name], ls="--", lw=1, label=label)
-    axis.set(xscale="log", xticks=LENGTHS, xticklabels=LENGTHS, xlabel="virtual tokens (dot: seed)",
-             title=f"{step} steps: 1 vector {line[0][0]:.2f}, best {max(line)[0]:.2f}")
-    axis.minorticks_off()
-axes[0].set_ylabel("right answers (share of 120)")
-axes[2].legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.67))
-pyplot.show()
+questions = {task: TASKS[task].question for task in points}
+title = "How long must a prompt be?"
+one = {task: line[1][0] for task, line in points.items()}
+found = (f"One vector has {one[RULE]:.2f} on a rule and {one['swap-1']:.2f} on two facts; "
+         f"on eight facts even 64 have {points['swap-4'][64][0]:.2f}")
+drawings.accuracy_over_length(points, seeds, levels, questions, title)
 
 # %% [markdown]
 r"""
-**What to notice.** At the end all lengths are equal. The papers' rise is a rise in *speed* here: after
-20 steps one vector has 0.22. The dots are mostly high or low, seldom in the middle. A run first
-learns which letters are common. Then it finds the task, within a few steps. So a mean of three seeds
-mostly says how many have found it, and its bar is wide. 64 vectors are late in two of three seeds.
-
-### The same with more seeds (by hand, once)
-
-The optimizer AdamW remembers earlier gradients. The project gives it a short memory (betas of 0.6
-and 0.9), most people the usual one (0.9 and 0.999). Six seeds, 120 validation sentences:
-
-| virtual tokens | 1 | 2 | 4 | 8 | 16 | 64 |
-|---|---|---|---|---|---|---|
-| 20 steps, short memory | 0.28 | 0.74 | 0.74 | 0.86 | 0.76 | 0.51 |
-| 64 steps, short memory | 0.83 | 0.92 | 0.92 | 0.92 | 0.92 | 0.91 |
-| 64 steps, usual memory | 0.23 | 0.78 | 0.88 | 0.90 | 0.83 | 0.70 |
-
-So three seeds make one vector look too good: one of the six still had 0.54 after 64 steps. With the
-usual memory the papers' picture is back, and 64 vectors are behind as well. The learning rate was
-chosen by hand too: with 1 or 1.5 in place of 3, one of two single vectors had less than 0.4 at the end.
+**What to notice.** For the rule one or two vectors are enough: they only say which of the base's skills to
+combine. Facts nobody but the prompt knows, so each costs room. No length is best without a task.
 
 ### Exercise 1: the one-standard-error rule
 
-The best of six lengths is partly the luckiest. So the rule (Breiman et al. 1984) does not ask for
-the best. Take the best mean and subtract its standard error: that is the **bar**. Choose the
-smallest length whose mean is at the bar or above. Choose on validation, and tell the test result.
+The best of six lengths is partly the luckiest. So (Breiman et al. 1984) the best mean minus its
+standard error is the **bar**. Choose the smallest length whose mean is at the bar or above, on
+**validation** sentences. **Test** sentences choose nothing.
 
 <details><summary>Hint</summary>
 
-Make a list of pairs (mean, standard error), one for each length. `max` of pairs compares the means
-first. Then `min(P for P, (p, _) in zip(lengths, pairs) if ...)`.
+Make a list of pairs (mean, standard error). `max` of pairs compares the means first.
 
 </details>
 """
@@ -157,40 +94,106 @@ def one_se(lengths, accuracies, n):
     raise NotImplementedError
 
 # %%
-for step in LOOKS:
-    accuracies = list(runs["valid", step].values())
-    best = LENGTHS[points[step].index(max(points[step]))]
-    chosen = one_se(LENGTHS, accuracies, 120)
-    then = [row for row in rows if row["step"] == step]
-    same = chosen == chosen_length(then, NEW, "prompt")
-    print(f"{step} steps: best length {best:2d}, chosen {chosen:2d}, as by chosen_length: {same}")
-for P in (chosen, best):
-    p, error = my_error(runs["test", LOOKS[-1]][P], 240)
-    print(f"test accuracy of length {P}: {p:.3f} ± {error:.3f}")
+for task, line in points.items():
+    lengths = list(line)
+    chosen = one_se(lengths, [runs[task, "valid", "prompt", P] for P in lengths], TEST)
+    same = chosen == chosen_length(rows, task, "prompt")
+    p, error = points[task][chosen]
+    print(f"{task}: {chosen} vectors, test {p:.2f} ± {error:.2f}; as chosen_length says: {same}")
 
 # %% [markdown]
 r"""
-**What to notice.** At the end four vectors have the best mean, and the rule takes one. On the test they
-differ by less than one error. Earlier, the rule takes two. With the six seeds of the table it takes
-8 after 20 steps, and 2 after 64. So the rule answers for these seeds, this rate and this time, not
-for prompts in general. And a wide bar makes it choose short: where few seeds vary much, the
-rule says little.
+## 2. How much does one vector hold?
 
-## 2. How far: the window
+The purest facts: K random tokens, each with a **coin flip** as its answer. No rule is in them, so a
+prompt has to remember each. It trains on all K until more steps change little, and is
+asked for the same K again. The small base has vectors of 64 numbers (`classroom/capacity.py`). The
+figure shows the same runs over the flips, and over the flips *for each vector*.
 
-In attention a **query** (a position that asks) meets **keys** (positions that are asked). In this
-base a query sees only the last W = 64 keys, itself included. This **sliding window** keeps long
-texts cheap. But a prompt stands at the beginning: when the text goes on, it slides out of sight.
+**Before you run it:** up to how many flips does one vector get right?
+"""
 
-A prompt can be **pinned**: its positions stay visible whatever the window. One rule says what a
-query at position q sees of a key at position k (a position of −1 is an empty slot):
+# %%
+LOSS = capacity.choice_loss
+small_lab, live = Lab(*load_base(ROOT / "tutorials" / "base-small.pt", "cpu"), None), {}
+for K in (32, 64):  # one vector, and a seed that is not in the table
+    pupils, flips = capacity.flip_arms(small_lab, "prompt", 1, K, [5])
+    for step in fit(small_lab.model, pupils, flips, capacity.STEPS, K, LOSS):
+        pass
+    [(live[K], loss)] = capacity.remembered(small_lab, pupils, flips)
 
-- a real key: k ≥ 0
+table = measured("capacity", capacity.COLUMNS)
+curves, big = capacity.curves_of(table), {}  # big: {vectors: {flips: accuracies}}
+for (base, method, P, numbers), curve in curves.items():
+    if (base, method) == ("base-small.pt", "prompt"):
+        big[P] = {K: [row["accuracy"] for row in rows] for K, rows in curve.items()}
+most = {key: capacity.most_bits(curve) for key, curve in curves.items()}
+longer = [row["accuracy"] for row in table if row["steps"] > capacity.STEPS]
+print(f"4 vectors, 128 flips: {mean(big[4][128]):.2f}, three times the steps {mean(longer):.2f}")
+
+# %%
+title = "How many coin flips does a prompt remember?"
+found = (f"What counts is flips for each vector: of 64, one vector has {mean(big[1][64]):.2f} "
+         f"right, and eight have {mean(big[8][512]):.2f} of 512")
+drawings.flips_by_length(big, live, title)
+
+# %% [markdown]
+r"""
+**What to notice.** Left four curves, right nearly one: length buys room.
+
+### Room is counted in numbers
+
+A flip is one *bit*. With a loss of 0 it is held, with log 2 nats (a guess) not. So of K flips,
+K (1 − loss / log 2) bits are held. We take the most, over all K.
+
+**Before you run it:** vectors have 24, 64 or 128 numbers on our three bases, and 192 as a **prefix**
+(learned keys and values in every layer) of the small base. Who holds more?
+"""
+
+# %%
+of_one = mean(most["base.pt", "prompt", 1, 128])
+title = "What decides how many bits are held?"
+found = f"The numbers that are learned decide: one vector of 128 numbers holds {of_one:.0f} bits"
+drawings.bits_over_numbers(most, title)
+
+# %% [markdown]
+r"""
+**What to notice.** Longer, wider or a prefix: bits grow with the numbers that are learned. It is
+about one bit for two numbers (0.4 to 0.65 a number). Nearly without mistakes it is less: one vector of
+128 numbers has 0.99 of 32 flips right.
+
+### A rule or a list
+
+64 short sentences have their true *first-letter-last*, or the same answers *shuffled*
+(`classroom/rule_or_list.py`). **Before you run it:** how good is one vector at each?
+"""
+
+# %%
+known = rule_or_list.runs_of(measured("rule_or_list", rule_or_list.COLUMNS), "known")
+title = "What does a rule cost, and what a list?"
+found = (f"One vector holds a rule ({mean(known['true'][1]):.2f}) but no list "
+         f"({mean(known['shuffled'][1]):.2f}; 64 vectors {mean(known['shuffled'][64]):.2f})")
+drawings.rule_beside_list(known, 7 / 64, title)
+
+# %% [markdown]
+r"""
+**What to notice.** A rule costs one vector, a list costs length. And a rule carries over: asked for sentences
+that it never saw, that vector has 0.91.
+
+How many examples? For this rule some 64 different sentences are about as good as 1,024
+([RESULTS.md](RESULTS.md)). Of a list, what was not shown is not known.
+
+## 3. How far?
+
+In attention a **query** (a position that asks) sees **keys** (positions that are asked). In this
+base it sees only the last W = 64, itself included: a **sliding window**. A prompt slides out of it,
+unless it is **pinned**. A query at q sees a key at k
+
+- that is real: k ≥ 0
 - not in the future: k ≤ q
 - near enough: k > q − W, **or** k < pinned
 
-**Before you run it:** three virtual tokens, nine text tokens, W = 4. Draw both masks on paper. With
-`pinned=0`, how many text tokens see a virtual token?
+**Before you run it:** three virtual tokens, nine text tokens, W = 4. Draw both masks.
 """
 
 # %%
@@ -200,43 +203,153 @@ def may_see(q_pos, k_pos, W, pinned):
     near_enough = (k > q - W) | (k < pinned)  # (T, S)
     return (k >= 0) & (k <= q) & near_enough  # (T, S)
 
-some = torch.tensor([0, 1, 2, -1, 3, 4, 5, 6, 7])  # with an empty slot
+text, keys, masks = torch.arange(3, 12), torch.arange(12), {}  # three virtual tokens, nine of text
 for pinned in (0, 3):
-    mine = may_see(some, some, 4, pinned)  # (T, S)
-    [theirs] = visible(some[None], some[None], torch.tensor([pinned]), 4)  # (T, S)
-    print(f"pinned={pinned}: {int((mine != theirs).sum())} entries differ from model.visible")
+    mask = may_see(text, keys, 4, pinned)  # (T, S)
+    [theirs] = visible(text[None], keys[None], torch.tensor([pinned]), 4)  # (T, S)
+    masks["pinned" if pinned else "sliding"] = mask
+    print(f"pinned={pinned}: {int((mask != theirs).sum())} entries differ from model.visible")
 
 # %%
-P, T, W = 3, 9, 4
-figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
-for axis, pinned in zip(axes, (0, P)):
-    mask = may_see(torch.arange(P, P + T), torch.arange(P + T), W, pinned)  # (T, P + T)
-    for t, k in mask.nonzero().tolist():
-        colour = COLOURS["prompt"] if k < P else "0.75"  # virtual tokens in colour, text in grey
-        axis.add_patch(pyplot.Rectangle((k - 0.5, t - 0.5), 1, 1, facecolor=colour, ec="white"))
-    sees = int(mask[:, :P].any(1).sum())
-    axis.set(xlim=(-0.5, P + T - 0.5), ylim=(T - 0.5, -0.5), xticks=range(P + T), yticks=range(T),
-             xlabel=f"key (0 to {P - 1}: the prompt)", ylabel="text token that asks",
-             title=f"pinned={pinned}: {sees} of {T} text tokens see the prompt", aspect="equal")
-pyplot.show()
+title = "Which text tokens see the prompt?"
+found = "Sliding, 3 of 9 text tokens see the prompt; pinned, all 9"
+drawings.masks_beside(masks, 3, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Sliding, each text token sees W = 4 keys. Only text tokens 0, 1 and 2 see any of the
-prompt, and from token 3 on it is out of sight. Pinned, all nine see it, and the text slides as before.
-Pinned keys come on top of the window: that is the price.
+**What to notice.** Sliding, the prompt is out of sight from text token 3 on. Pinned, all see it.
 
-## 3. Reach, by theory and by gradient
+### Out of sight, out of reach?
 
-A text token that does not see the prompt can still *hear* of it. In layer 1 a near token reads from
-the prompt. In layer 2 a later token reads from that token. In each layer information travels at most
-W − 1 positions. So in L layers it travels at most **L · (W − 1)**: here 4 · 63 = 252.
+A token that does not *see* the prompt could still *hear* of it: a near token reads from the
+prompt, and in the next layer a later token reads from that one. So in L layers a message travels up to
+**L (W − 1)** positions: here 4 · 63 = 252. (Homework: a proof.)
 
-### Exercise 2: does it arrive?
+We put n tokens of other sentences between prompt and question. The question ends with an arrow, "->",
+behind which the answer comes. **Before you run it:** where does each curve fall?
+"""
 
-Write this as a function. Then we ask the gradient. The **gradient** of a logit with respect to a
-virtual token says how much the logit changes when the vector moves a little. Where nothing arrives
-it is exactly zero. **Before you run it:** L = 2, W = 4, P = 3. Which text tokens hear of token 0?
+# %%
+words = lab.tok.encode(best_hard_prompt(lab, RULE))  # on 240 validation sentences
+in_words = PromptTuning(initial_embeddings(lab.model, len(words), "text", words))
+softs = {"prompt": [arm.soft for arm in arms], "wording": [in_words]}
+other = lab.tok.encode("\n" + "\n".join(sentence.text for sentence in lab.data["valid"][-40:]))
+asked = lab.rows(RULE, "test", 120)
+
+@torch.inference_mode()
+def scores_far(prompts, n, pinned):
+    """The Scores of each prompt, one after another, n tokens of other text before a question."""
+    past = prefill(prompts, lab.model, pinned)  # a row for each prompt
+    _, past = lab.model(torch.tensor([other[:n]] * len(prompts)), past)  # and the other text
+    return score(lab.model, past, asked * len(prompts))
+
+far = defaultdict(dict)
+for kind, pinned in (("prompt", True), ("prompt", False), ("wording", True), ("wording", False)):
+    for n in (1, 16, 32, 48, 96, 192):
+        accuracies = mean_of_arms(scores_far(softs[kind], n, pinned), len(softs[kind]))[1]
+        far[kind, "pinned" if pinned else "sliding"][n] = mean_error(accuracies.tolist(), 120)
+
+# %%
+title = "How far from the prompt may a question stand?"
+found = (f"48 tokens away: {far['prompt', 'pinned'][48][0]:.2f} pinned, "
+         f"{far['prompt', 'sliding'][48][0]:.2f} sliding, though a message could travel 252")
+drawings.accuracy_far_away(far, levels[RULE]["always"], title)
+
+# %% [markdown]
+r"""
+**What to notice.** Pinned, the prompt works at every distance. Sliding, it is lost between 16 and 48 tokens,
+far inside the reach.
+
+### Exercise 2: how much does the arrow still see?
+
+P virtual tokens, n tokens of other text, a question of q tokens, the arrow last.
+
+<details><summary>Hint</summary>
+
+Where is the arrow, if the first virtual token is at 0? Which is the first key in its window?
+
+</details>
+"""
+
+# %%
+@exercise
+def still_seen(W, P, n, q):
+    """How many of P virtual tokens the last token of a question of q tokens sees, with n other
+    tokens between prompt and question: W keys in its window, itself included, nothing pinned."""
+    raise NotImplementedError
+
+# %% [markdown]
+r"""
+Which tokens need the prompt? We hide it (in the future, as in class 2) from the question's text, or from
+its arrow. **Before you run it:** all see it, all but the arrow, the arrow alone. Guess three
+accuracies.
+"""
+
+# %%
+by_seen = {}
+for n in (28, 34, 40):
+    right, groups = scores_far(softs["prompt"], n, False).right, defaultdict(list)
+    for (question, _), value in zip(asked * 5, right.tolist()):
+        groups[still_seen(64, 16, n, len(question))].append(value)
+    by_seen[n] = {seen: mean(groups[seen]) for seen in sorted(groups) if len(groups[seen]) >= 15}
+
+def seen_or_not(past, is_seen):
+    """The past with its 16 virtual tokens in sight, or hidden in the future."""
+    positions = past.positions.clone()  # (B, S)
+    positions[:, :16] = torch.arange(16) if is_seen else FUTURE
+    return Past(past.keys, past.values, positions, past.pinned)
+
+# %%
+longest = max(len(question) for question, _ in asked)
+texts = [[-1] * (longest - len(question)) + question[:-1] for question, _ in asked]  # from the left
+texts, arrow = torch.tensor(texts), torch.tensor([question[-1:] for question, _ in asked])
+letters = torch.tensor([answer[0] for _, answer in asked])
+
+@torch.inference_mode()
+def accuracy_seen_by(soft, text_sees, arrow_sees):
+    _, past = lab.model(texts, seen_or_not(soft.past(lab.model), text_sees))
+    logits, _ = lab.model(arrow, seen_or_not(past, arrow_sees))  # (B, 1, V)
+    return (logits[:, 0].argmax(1) == letters).float().mean().item()
+
+ways = {"all tokens": (True, True), "all but\nthe arrow": (True, False),
+        "the arrow\nalone": (False, True)}
+by_reader = {way: [accuracy_seen_by(soft, *sees) for soft in softs["prompt"]]
+             for way, sees in ways.items()}
+
+# %%
+title = "Which token has to see the prompt?"
+_, others, alone = map(mean, by_reader.values())
+found = f"Only the arrow needs the prompt: {alone:.2f} alone, and {others:.2f} without it"
+drawings.who_must_see(by_seen, by_reader, levels[RULE]["always"], title)
+
+# %% [markdown]
+r"""
+**What to notice.** Right: only the arrow, which gives the answer, needs the prompt. If all
+*other* tokens see it, nothing arrives. Left: three distances, one curve; what counts is how many vectors
+the arrow sees. It sees all while n + q ≤ W − P = 48, none from n + q = 64 on. With q = 18, that is
+n = 30 to 46.
+
+The reach L (W − 1) needs tokens that *hand a message on*. Nobody taught the base that: when it
+practised, instructions were always in sight.
+
+## Summary
+
+A rule costs one or two vectors and some 64 examples, facts cost room, counted in learned numbers. Choose
+by the one-standard-error rule. Under a window, the token that answers must see the prompt itself: this
+base hands no message on. Pinned, it always does, for up to P more keys a query.
+"""
+
+# %% [markdown]
+r"""
+## Homework
+
+### Exercise 3: does it arrive?
+
+In L layers a message travels at most L (W − 1) positions. Write this as a function. Then we ask the
+gradient, on a small model of random numbers. The **gradient** of a logit with respect to a virtual token
+says how much the logit changes when the vector moves a little. Where nothing arrives it is exactly
+zero: there a prompt can neither help nor learn. **Before you run it:** L = 2, W = 4, P = 3. Which text
+tokens hear of virtual token 0?
 
 <details><summary>Hint</summary>
 
@@ -258,97 +371,40 @@ torch.manual_seed(0)
 small = GPT(GPTConfig(vocab_size=50, block_size=32, n_layer=2, n_head=2, n_embd=16, window=4))
 for p in small.requires_grad_(False).parameters():
     p.copy_(torch.randn(p.shape) / 2)  # large weights, so that every path counts
-soft, text = PromptTuning(torch.randn(3, 16)), torch.randint(50, (1, 9))  # P = 3, T = 9
+soft, sentence = PromptTuning(torch.randn(3, 16)), torch.randint(50, (1, 9))  # P = 3, T = 9
 
 def pull(pinned):
     """How strongly the top logit of text token t depends on virtual token j, (T, P)."""
-    logits, _ = small(text, soft.past(small, pinned))  # (1, T, V); pinned: all of it, or none
-    grads = [torch.autograd.grad(top, soft.embeddings, retain_graph=True)[0]
-             for top in logits[0].amax(1)]  # (P, C) each
-    return torch.stack(grads).norm(dim=2)  # (T, P)
+    logits, _ = small(sentence, soft.past(small, pinned))  # (1, T, V)
+    gradients = [torch.autograd.grad(top, soft.embeddings, retain_graph=True)[0]
+                 for top in logits[0].amax(1)]  # (P, C) each
+    return torch.stack(gradients).norm(dim=2)  # (T, P)
+
+sizes = {"sliding": pull(False), "pinned": pull(True)}
+theory = torch.tensor([[reaches(2, 4, 3, j, t) for j in range(3)] for t in range(9)])  # (T, P)
+print(f"{int(((sizes['sliding'] > 0) != theory).sum())} of 27 differ from the theory")
 
 # %%
-theory = torch.tensor([[reaches(2, 4, 3, j, t) for j in range(3)] for t in range(9)])  # (T, P)
-print(f"{int(((pull(False) > 0) != theory).sum())} of {theory.numel()} differ from the theory")
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 2.4), sharey=True, layout="constrained")
-for axis, pinned in zip(axes, (False, True)):
-    size = pull(pinned)  # (T, P)
-    size = size.where(size > 0, torch.nan).log10()  # exactly zero stays white
-    shown = axis.imshow(size.T, cmap="viridis", vmin=-2.5, vmax=0.5)
-    axis.set(title=f"pinned={pinned}: {int(size.isnan().sum())} of 27 gradients are exactly zero",
-             xlabel="text token", ylabel="virtual token", yticks=range(3), xticks=range(9))
-figure.colorbar(shown, ax=axes, label="log10 of the size")
-pyplot.show()
+title = "Which text tokens can hear of which virtual token?"
+found = (f"Sliding, {int((sizes['sliding'] == 0).sum())} of 27 gradients are exactly zero (white); "
+         f"pinned, {int((sizes['pinned'] == 0).sum())}")
+drawings.sizes_of_gradients(sizes, title)
 
 # %% [markdown]
 r"""
 **What to notice.** Theory and gradient agree everywhere. Sliding, virtual token 0 arrives up to text
-token 3, at distance L · (W − 1) = 6. Behind that the gradient is exactly zero: there a prompt can
-neither help nor learn. Pinned, nothing is zero, and nothing fades with the distance. (The Mistral
-paper writes L · W: its window counts W keys *before* the query, ours counts the query too.)
+token 3, at distance L (W − 1) = 6, and behind that the gradient is exactly zero. Pinned, nothing is zero
+and nothing fades with the distance. (The Mistral paper writes L · W: its window counts W keys *before*
+the query, ours counts the query too.)
 
-## 4. How far on the base
+PEFT, a common library for soft prompts, puts virtual tokens before the text like any tokens. On a model
+with a window they slide out of sight. Relatives of pinning are the global tokens of Longformer and the
+first tokens that StreamingLLM keeps.
 
-What *can* arrive is one thing. Does it help? The prompts of 16 vectors from part 1 were trained
-right before the text. Now we put n tokens of other sentences between prompt and question, and ask
-once pinned and once sliding. The best hard prompt goes through the same test: as P token embeddings
-it is a prompt like any other, only not learned.
-
-The base practised this. One batch in five of its training had up to 200 tokens of other sentences
-between an English instruction and the text, and the instruction was pinned.
-
-**Before you run it:** W = 64, and the reach is 252. Where does each of the four curves fall?
-"""
-
-# %%
-from itertools import product
-ids = lab.tok.encode(best_text)
-words = PromptTuning(initial_embeddings(lab.model, len(ids), "text", ids))  # as vectors
-softs = {"prompt": [arm.soft for arm in arms if arm.soft.length == 16], "wording": [words]}
-BETWEEN, far, asked = (0, 32, 48, 64, 128, 192), {}, lab.rows(NEW, "test", 240)
-other = lab.tok.encode("\n" + "\n".join(sentence.text for sentence in lab.data["valid"][-40:]))
-for (kind, members), pinned, n in product(softs.items(), (True, False), BETWEEN):
-    rows = [(other[:n] + question, answer) for question, answer in asked] * len(members)
-    with torch.inference_mode():
-        past = prefill(members, lab.model, pinned)  # a row for each prompt
-        accuracies = mean_of_arms(score(lab.model, past, rows), len(members))[1].tolist()
-    far[kind, pinned, n] = mean_error(accuracies, 240)
-
-# %%
-figure, axis = pyplot.subplots(figsize=(8.5, 4.4), layout="constrained")
-for kind, name in (("prompt", "prompt of 16 vectors"), ("wording", "best hard prompt")):
-    for pinned, style, how in ((True, "o-", "pinned"), (False, "s:", "sliding")):
-        line = [far[kind, pinned, n] for n in BETWEEN]  # (mean, error) each
-        axis.errorbar(BETWEEN, *zip(*line), fmt=style, color=COLOURS[kind], capsize=4,
-                      label=f"{name}, {how}")
-axis.axhline(levels["always"], color=COLOURS["always"], ls="--", lw=1, label="commonest answer")
-axis.set(xlabel="tokens of other text between prompt and question", ylabel="right answers (share)",
-         title=f"Prompt, 64 tokens away: pinned {far['prompt', True, 64][0]:.2f}, "
-               f"sliding {far['prompt', False, 64][0]:.2f}")
-axis.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.33))
-pyplot.show()
-
-# %% [markdown]
-r"""
-**What to notice.** Pinned, the prompt stays at about 0.95. Sliding, it is lost once it is out of sight,
-far inside the reach of 252. A message could arrive through several
-layers, but nobody taught the base to hand it on.
-
-Pinned, the best hard prompt works at a distance too: 0.52 at 64. The next best (*Name the first letter
-of the last word*, not drawn) falls to 0.09, though pinned. What is pinned must also be clear.
-
-### Why you have not met this elsewhere
-
-PEFT, a common library for soft prompts, puts virtual tokens before the text like any tokens. On a
-model with a window they slide out: it computes what `pinned=False` does. We know of no library that
-pins a prompt. Many models have no window, or one of thousands of tokens. There a short text
-hides the problem. The nearest relatives of pinning are the global tokens of Longformer and the first
-tokens that StreamingLLM keeps.
-
-## Exercise 3: what pinning costs
+### Exercise 4: what pinning costs
 
 Pinned keys are seen on top of the window. Count the keys that one query sees in one layer. A key
-that is pinned *and* near counts once. (So a prompt of 100 in our base makes it up to 164 keys.)
+that is pinned *and* near counts once.
 
 <details><summary>Hint</summary>
 
@@ -367,24 +423,11 @@ def keys_seen(t, P, W, pinned):
 
 # %% [markdown]
 r"""
-## Summary
-
-An accuracy needs an error bar that holds seeds and sentences. By the one-standard-error rule one
-or two vectors are enough for this task, if they get 64 steps with a short memory. With fewer steps,
-or with AdamW's usual memory, one vector is far behind: length buys speed here. Under a sliding window
-a prompt is out of sight after W tokens and out of reach after L · (W − 1) positions, and on this base
-it is lost as soon as it is out of sight. A pinned prompt works at every distance that we tried. It
-costs up to P more keys for each query.
-
-How many examples does it need? That is one more experiment of this kind, in [RESULTS.md](RESULTS.md):
-some 64 different sentences for this task, shown again and again, are about as good as 1,024.
-
 ## Sources
 
 - Lester, Al-Rfou and Constant 2021, *The Power of Scale for Parameter-Efficient Prompt Tuning*,
   arXiv 2104.08691 (length: figure 3a)
 - Li and Liang 2021, *Prefix-Tuning: Optimizing Continuous Prompts for Generation*, arXiv 2101.00190
-- Loshchilov and Hutter 2017, *Decoupled Weight Decay Regularization* (AdamW), arXiv 1711.05101
 - Breiman, Friedman, Olshen and Stone 1984, *Classification and Regression Trees* (the rule)
 - Jiang et al. 2023, *Mistral 7B*, arXiv 2310.06825 (sliding window)
 - Beltagy, Peters and Cohan 2020, *Longformer: The Long-Document Transformer*, arXiv 2004.05150

@@ -128,6 +128,9 @@ def accuracy_over_length(runs, title):
     train.label_lines(axis, labels)
 
 
+DISTILLED = {"related": "#009E73", "vocab": "#E69F00"}  # by the start of the student
+
+
 def divergence_over_steps(curves, title):
     """How far students are from their teacher: {start: [[nats, step after step] of each seed]}."""
     figure, axes = new_axes(title, 8, 4)
@@ -136,10 +139,10 @@ def divergence_over_steps(curves, title):
     for start, name in names.items():
         steps = range(len(curves[start][0]))
         for curve in curves[start]:
-            axis.plot(steps, curve, color=COLOURS[start], lw=0.8, alpha=0.5)
+            axis.plot(steps, curve, color=DISTILLED[start], lw=0.8, alpha=0.5)
         means = [mean(at) for at in zip(*curves[start])]
-        axis.plot(steps, means, color=COLOURS[start], lw=2.5)
-        labels.append((means[-1], name, COLOURS[start]))
+        axis.plot(steps, means, color=DISTILLED[start], lw=2.5)
+        labels.append((means[-1], name, DISTILLED[start]))
     axis.set_yscale("log")
     axis.set_yticks((0.03, 0.1, 0.3, 1, 3), ("0.03", "0.1", "0.3", "1", "3"))
     axis.minorticks_off()
@@ -151,8 +154,8 @@ PASTS = {  # what stands before a question: its colour
     "nothing": COLOURS["none"],
     "long text": COLOURS["wording"],
     "its first 16 slots": COLOURS["none"],
-    "distilled": COLOURS["related"],
-    "from random tokens": COLOURS["vocab"],
+    "distilled": DISTILLED["related"],
+    "from random tokens": DISTILLED["vocab"],
 }
 
 

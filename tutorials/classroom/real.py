@@ -4,6 +4,7 @@ examples."""
 import os
 import random
 import sys
+import warnings
 from pathlib import Path
 from time import process_time
 from zoneinfo import available_timezones
@@ -143,5 +144,7 @@ def logits_of_peft(folder, idx):
 
     transformers.logging.disable_progress_bar()
     load = transformers.AutoModelForCausalLM.from_pretrained
-    other = PeftModel.from_pretrained(load(model_folder(), dtype=torch.float32), folder)
-    return other(idx).logits[:, -idx.shape[1] :]  # (1, T, V): of a prompt they give logits as well
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the two about each other
+        other = PeftModel.from_pretrained(load(model_folder(), dtype=torch.float32), folder)
+        return other(idx).logits[:, -idx.shape[1] :]  # (1, T, V): a prompt's slots have logits too

@@ -25,7 +25,7 @@ COLUMNS = ("how", "examples", "split", "accuracy", "texts")
 EXAMPLES = (8, 32)  # in a hard prompt
 ROOM = 1024  # slots that are kept free for a hard prompt
 P, SIZE = 16, 8  # virtual tokens; tickets a step
-STEPS = {"prefix": 40, "prompt": 60}
+STEPS = 40
 RUNS = (("prefix", 128), ("prefix", 8), ("prefix", 32), ("prompt", 128))
 
 
@@ -59,7 +59,7 @@ def asked_in_words(model, tok, splits, answers):
 
 def learned(model, tok, splits, answers, method, n):
     """Rows of results of a prompt or a prefix that learned from n tickets of each split."""
-    results, steps = [], STEPS[method]
+    results = []
     loss = choice_loss(tok, ids_of(tok, answers))
     for split, (train, test) in enumerate(splits):
         some = train if n >= len(train) else drawn_evenly(train, answers, n, split)
@@ -68,8 +68,8 @@ def learned(model, tok, splits, answers, method, n):
         soft = METHODS[method].start(model, start)
         arm = Arm(soft, "tickets", RATES[method], split)
         rows = {"tickets": rows_behind(model, tok, some, P, "", answers)}
-        training = fit(model, [arm], rows, steps, SIZE, loss, draw_similar_rows)
-        for _ in progress(training, steps + 1, f"{method}, {n} tickets, split {split}"):
+        training = fit(model, [arm], rows, STEPS, SIZE, loss, draw_similar_rows)
+        for _ in progress(training, STEPS + 1, f"{method}, {n} tickets, split {split}"):
             pass
         with torch.inference_mode():
             past = soft.past(model)

@@ -80,7 +80,7 @@ def dots_and_mean(axis, x, values, colour):
     axis.text(x + 0.33, mean(values), f"{mean(values):.2f}", fontsize=8, va="center", color=colour)
 
 
-def accuracy_of_words_and_of_learning(runs, title):
+def accuracy_of_words_and_of_learning(runs, always, title):
     """Every way to ask, a dot for each split; beside it the number of solved tickets that a hard
     prompt shows and that a prefix learns from. runs: {(how, examples): [accuracies]}."""
     figure, axes = new_axes(title, 11, 4.2, columns=2, width_ratios=(5, 3), sharey=True)
@@ -89,7 +89,7 @@ def accuracy_of_words_and_of_learning(runs, title):
         colour = COLOURS["wording" if how in WORDS else how]
         dots_and_mean(left, x, runs[how, examples], colour)
     left.set_xticks(range(len(WAYS)), WAYS.values(), fontsize=8)
-    level(left, "always", mean(runs["always", 0]))
+    level(left, "always", always)
     left.set(xlim=(-0.5, len(WAYS)), ylim=(0.2, 1.02), ylabel="accuracy on 32 test tickets")
     labels = []
     for how, name, kind in (

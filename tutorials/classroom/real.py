@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from huggingface import load_folder
-from own_data import read_pairs
+from own_data import judge, read_pairs, rows_behind
 from shared import ROOT
 
 from train import collate, hashed, say
@@ -60,6 +60,16 @@ def drawn_evenly(pairs, answers, n, seed):
 def past_behind(model, tok, text):
     """The past that a text leaves, and None for no text."""
     return model(torch.tensor([tok.encode(text)]))[1] if text else None
+
+
+def best_text(model, tok, texts, pairs, answers):
+    """The hard prompt that is best on these pairs (text, answer)."""
+    rows = rows_behind(model, tok, pairs, max(len(tok.encode(text)) for text in texts))
+
+    def accuracy(text):
+        return judge(model, tok, past_behind(model, tok, text), rows, answers).among
+
+    return max(texts, key=accuracy)
 
 
 # ------------------------------------------------------------------ five splits

@@ -19,7 +19,7 @@ from real import NAMED, QUESTION, drawn_evenly, open_model, past_behind, solved,
 from shared import CLASSROOM
 
 from softprompt import METHODS, initial_embeddings
-from train import Arm, commonest_answer, fit, guard, progress, share_of, write_results
+from train import Arm, fit, guard, progress, write_results
 
 COLUMNS = ("how", "examples", "split", "accuracy", "texts")
 EXAMPLES = (8, 32)  # in a hard prompt
@@ -47,8 +47,6 @@ def asked_in_words(model, tok, splits, answers):
     """Rows of results for what needs no training."""
     results = []
     for split, (train, test) in enumerate(progress(splits, len(splits), "hard prompts")):
-        always = share_of(commonest_answer(train), test)
-        results.append(row_of("always", 0, split, always, test))
         rows = rows_behind(model, tok, test, ROOM, "", answers)
         for how, n, text in hard_prompts(train, answers, split):
             past = past_behind(model, tok, text)

@@ -92,12 +92,13 @@ for name, text in hard.items():
     found = judge(model, tok, past_behind(model, tok, text), rows, answers)
     print(f"accuracy {found.among:.2f}, {len(tok.encode(text)):3d} tokens: {name}")
 ids, few, past = ids_of(tok, answers), rows[:8], past_behind(model, tok, NAMED)
-print(f"8 tickets: judge {judge(model, tok, past, few, answers).among}", end="")
+right = {"judge": judge(model, tok, past, few, answers).among}
 for name, choices in (("first tokens", [answer[:1] for answer in ids]), ("whole answers", ids)):
     with torch.inference_mode():
         chosen = [likeliest(model, past, text, choices) for text, _ in few]
     ours = [ids[index] == answer for index, (_, answer) in zip(chosen, few)]
-    print(f", yours by {name} {sum(ours) / len(few)}", end="")
+    right[f"yours by {name}"] = sum(ours) / len(few)
+print("8 tickets, behind the question that names the answers:", right)
 
 # %% [markdown]
 r"""
@@ -142,10 +143,11 @@ drawings.accuracy_of_words_and_of_learning(runs, always, title)
 # %% [markdown]
 r"""
 **What to notice.** In words this model only guesses, and solved tickets before the question do not
-help it. As texts to learn from they do: 8 bring a prefix well above guessing, 32 to about 0.8, 128
-to nearly 0.9. So such a task takes dozens of examples, not thousands. Real tickets, written less
-clearly, need more. Runs of one kind differ by 0.1 and more. So trust no single run, and let other
-texts say when to stop, as `own_data.py` does. A prompt learns more slowly: 40 steps are too few.
+help it. As texts to learn from they do: 8 bring a prefix well above guessing, 32 to 0.80 and 128 to
+0.86. So such a task takes dozens of examples, not thousands. Real tickets, written less clearly,
+need more. Runs of one kind differ by 0.1 and more, and ours was better halfway than at the end. So
+trust no single run, and let other texts say when to stop, as `own_data.py` does. 40 steps are few
+for a prompt.
 
 ### The same on the command line
 

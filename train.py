@@ -566,14 +566,22 @@ def sizes(soft, model):
     So a rate means something only beside the size of what it moves. That is the standard deviation
     of the embedding table for a prompt. For a prefix it is the root mean square of each layer's
     keys and values: values differ by a factor of fifty between the layers of a real model, and no
-    absolute rate fits all. For anything else it is 1.
+    absolute rate fits all. For anything else it is 1. Raises NotFinite where the base or the start
+    holds something that is no number: a rate from it would make every number of the prompt NaN.
     """
     if isinstance(soft, PromptTuning):
         table = model.model.embed_tokens.weight.detach().float()  # (V, C)
-        return [table.std().item()]
-    if isinstance(soft, PrefixTuning):
-        return [p.detach().square().mean().sqrt().item() for p in soft.parameters()]
-    return [1.0 for _ in soft.parameters()]
+        found = [table.std().item()]
+    elif isinstance(soft, PrefixTuning):
+        found = [p.detach().square().mean().sqrt().item() for p in soft.parameters()]
+    else:
+        found = [1.0 for _ in soft.parameters()]
+    if not all(math.isfinite(size) for size in found):
+        where = (
+            "embeddings of the base" if soft.kind == "prompt" else "keys and values of the start"
+        )
+        raise NotFinite(f"the {where} hold numbers that are not finite, so nothing can be trained")
+    return found
 
 
 def draw_rows(rows, seed, step, size):
@@ -896,7 +904,7 @@ def score_hard_prompt(lab, task, hard_prompt, split, n):
     """(loss, accuracy) of the base with an instruction in words, on the first n sentences."""
     rows = lab.rows(task, split, n, hard_prompt)
     losses, accuracies = mean_of_arms(score(lab.model, None, rows), 1)
-    return losses.item(), accuracies.item()
+    return losses.item(), round(accuracies.item(), 4)  # as in the tables
 
 
 def best_hard_prompt(lab, task, n=Plan.final):
@@ -1078,6 +1086,9 @@ def clock(seconds):
 def guard(work):
     """Do the work. What a user can mend is one line on stderr and exit code 2; a mistake in the
     code keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a character shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         work()
     except (InputError, OSError) as problem:

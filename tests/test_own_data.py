@@ -446,40 +446,6 @@ def test_what_another_run_saves_to_the_same_name_is_not_reported(world, monkeypa
     assert table_of(got) == table_of(want)
 
 
-def test_the_length_is_chosen_by_one_standard_error(world, monkeypatch, capsys):
-    accuracy = {2: 0.5, 4: 0.84, 8: 0.7, 16: 0.95, 32: 0.9, 64: 0.95}
-    seen = []
-
-    def validate(lesson, soft, rows):
-        seen.append((soft.length, len(rows)))
-        return 1.0, accuracy[soft.length]
-
-    monkeypatch.setattr(own_data, "validate", validate)
-    monkeypatch.setattr(own_data, "SEARCH_STEPS", 2)
-    command = [*COMMAND, "--valid", "valid.tsv", "--length", "auto", "--steps", "1"]
-    out, _ = run(capsys, *command)
-    assert seen[:6] == [(length, 10) for length in accuracy]
-    assert "2: 0.500, 4: 0.840, 8: 0.700, 16: 0.950" in out and "Right of 10 texts" in out
-    # The error of 0.95 is (0.95 * 0.05 / 10) ** 0.5 = 0.069: 0.9 is within, 0.84 is not.
-    assert "one standard error of the best: 16" in out
-    assert load("soft.pt", base_model()).length == 16
-    accuracy[4] = 0.89
-    run(capsys, *command)
-    assert load("soft.pt", base_model()).length == 4
-
-
-def test_the_lengths_are_trained_as_they_would_be_alone(world, monkeypatch, capsys):
-    """Arms of one batch: each has its own loss; with one length to choose from, it is taken."""
-    monkeypatch.setattr(own_data, "SEARCH_STEPS", 12)
-    found = []
-    for lengths in ((2, 8), (2,), (8,)):
-        monkeypatch.setattr(own_data, "LENGTHS", lengths)
-        out, _ = run(capsys, *COMMAND, "--valid", "valid.tsv", "--length", "auto", "--steps", "1")
-        found.append(re.search(r"Right of 10 texts: (.*?)\. The", out)[1])
-    assert found[0] == f"{found[1]}, {found[2]}"
-    assert load("soft.pt", base_model()).length == 8
-
-
 @pytest.mark.parametrize("word", ["valid", "train"])
 def test_not_a_number_stops_and_says_where(world, tok, word, monkeypatch, capsys):
     monkeypatch.setattr(train, "sizes", lambda soft, model: [0.1])  # the table's spread is NaN too
@@ -532,7 +498,7 @@ BAD_DATA = [
     # what is asked for and cannot be done
     ("a\tyes\nb\tno", ["--answers", "yes", "--valid", "valid.tsv"], "--answers yes lacks 'no'"),
     ("a\tyes\nb\tno", ["--init", "here.pt", "--valid", "valid.tsv"], "--init here.pt: no such"),
-    ("a\tyes\nb\tno", ["--init", "here.pt", "--length", "auto"], "--length auto: here.pt has"),
+    ("a\tyes\nb\tno", ["--length", "auto"], "argument --length: invalid int value: 'auto'"),
     ("a\tyes\nb\tno", ["--init-text", ""], "--init text starts from a text"),
     ("a\tyes\nb\tno", ["--init-text", "half \ud83d"], "--init-text: half of a character at 6"),
     ("a\tyes\nb\tno", ["--base", "nowhere", "--valid", "valid.tsv"], "nowhere is no folder"),
@@ -649,9 +615,11 @@ def test_consoles_that_are_not_utf8(world, monkeypatch, capsys):
     screen = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", screen)
     tune = ["tune", "--base", "base.pt", "--data", "jp.tsv", "--steps", "1", "--length", "2"]
-    own_data.main([*tune, "--save", "jp.pt"])
-    own_data.main([*ANSWER, "jp.pt", "--text", "日本語"])
-    own_data.main([*ANSWER, "jp.pt", "--data", "jp.tsv", "--save", "labels.csv"])
+    train.guard(lambda: own_data.main([*tune, "--save", "jp.pt"]))
+    train.guard(lambda: own_data.main([*ANSWER, "jp.pt", "--text", "日本語"]))
+    train.guard(
+        lambda: own_data.main([*ANSWER, "jp.pt", "--data", "jp.tsv", "--save", "labels.csv"])
+    )
     screen.flush()
     shown = screen.buffer.getvalue().decode("cp1252")
     assert "\\u65e5" in shown and "Next: " in shown

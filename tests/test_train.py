@@ -718,6 +718,26 @@ def test_a_prompt_that_is_no_number_stops_the_training_in_one_line(lab):
         measure(lab, [Arm(soft, "kind", 1.0)], 7, "valid", 6)
 
 
+def test_a_base_or_a_start_that_is_no_number_stops_before_the_first_step(lab):
+    """Also where no text has the token whose row is bad: its size would be every number's rate."""
+    rows = {"kind": lab.rows("kind", "train")}
+    start = PrefixTuning.start(lab.model, torch.full((3, 16), torch.nan))
+    with pytest.raises(train.NotFinite, match="keys and values of the start hold"):
+        finish(fit(lab.model, [Arm(start, "kind", 1.0)], rows, 1, 4))
+    with torch.no_grad():
+        lab.model.model.embed_tokens.weight[-1] = torch.inf
+    soft = PromptTuning(torch.zeros(3, 16))
+    with pytest.raises(train.NotFinite, match="embeddings of the base hold"):
+        finish(fit(lab.model, [Arm(soft, "kind", 1.0)], rows, 1, 4))
+
+
+def test_every_script_shows_what_its_console_cannot_show():
+    code = "import train; train.guard(lambda: print('\u00bb'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert (done.returncode, done.stdout.strip()) == (0, rb"\xbb"), done.stderr
+
+
 LONG = "Return the matrix of a graph and open every file and " * 5
 
 
@@ -1620,7 +1640,7 @@ def test_the_main_job_leaves_a_table_for_each_experiment(world, no_pictures, cap
     assert {row["seed"] for row in rows_of(world, "vectors")} == {20, 21}
     assert {row["vector"] for row in rows_of(world, "vectors")} == {-1, 0, 1, 2, 3}
     assert sorted(os.listdir(world[3])) == ["initialization.csv", "length.csv", "vectors.csv"]
-    assert "Done in 0:" in capsys.readouterr().out
+    assert re.search(r"Done in \d+:\d\d minutes", capsys.readouterr().out)
 
 
 def test_the_main_job_says_the_same_again(world, no_pictures):

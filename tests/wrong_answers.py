@@ -37,6 +37,13 @@ WRONG |= {
 
 # -------------------------------------------------- 2: can you read it?
 
+
+def _emptied(past, vector):
+    positions = past.positions.clone()
+    positions[:, vector] = -1
+    return Past(past.keys, past.values, positions, past.pinned)
+
+
 WRONG |= {
     # one distance for the whole prompt in place of one for each vector
     "random_steps": lambda start, tuned, noise: (
@@ -44,6 +51,8 @@ WRONG |= {
     ),
     # a dot product, in which long vectors of the table win
     "snap_to_tokens": lambda vectors, table: (vectors @ table.T).argmax(1),
+    # an empty slot: the text moves up by one position
+    "without_vector": _emptied,
     # the mistakes that both make, over all sentences in place of the first one's mistakes
     "same_mistakes": lambda first, second, truth: (
         sum(a == b for a, b in zip(first, second)) / len(first),
@@ -110,15 +119,12 @@ WRONG |= {
     "steps_to": lambda steps, losses, threshold: next(
         (n for n, loss in enumerate(losses) if loss <= threshold), math.inf
     ),
-    # the measured step, with nothing between two of them
-    "came_down": lambda steps, losses, goal: next(
-        (step for step, loss in zip(steps, losses) if loss <= goal), math.inf
-    ),
     # means in place of medians
     "bootstrap_ratio": ratio_of_means,
     # the rate is chosen by the race itself: each start shows the best of many tries
     "fair_medians": lambda tuning, race: {
-        start: min(median(steps) for steps in runs.values()) for start, runs in race.items()
+        start: min(((rate, median(steps)) for rate, steps in runs.items()), key=lambda p: p[1])
+        for start, runs in race.items()
     },
 }
 
@@ -161,9 +167,9 @@ WRONG |= {
     # padded on the right, but the last column read
     "mixed_logits": last_column,
     # takes every complaint of load for this one
-    "refuse": any_error,
-    # how much of all weights' accuracy, and not of what they have more than English
-    "gap_closed": lambda english, prompt, full: mean(prompt) / mean(full),
+    "is_of_another_base": any_error,
+    # how much of all weights' accuracy, and not of what they have more than the hard prompt
+    "gap_closed": lambda english, prompt, full: median(prompt) / median(full),
 }
 
 # -------------------------------------------------- 8: a real model

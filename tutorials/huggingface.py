@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from model import GPT, GPTConfig, InputError, write_whole
 from softprompt import PrefixTuning, PromptTuning, check_base
-from train import Tokenizer, find_device, say, write_text
+from train import Tokenizer, find_device, write_text
 
 # ------------------------------------------------------------------ packages, folders, files
 
@@ -237,10 +237,9 @@ def read_weights(name, folder, config):
         head = weights.pop(HEAD)
         table = weights.setdefault(TABLE, head)
         if not torch.equal(table, head):
-            say(
+            raise InputError(
                 f"{folder}: {HEAD} differs from {TABLE}, but config.json says that they are one "
-                f"table: {HEAD} is not used",
-                file=sys.stderr,
+                'table: set "tie_word_embeddings" to false, or remove the one that is not meant'
             )
     return weights
 

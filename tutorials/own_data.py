@@ -17,7 +17,6 @@ import math
 import os
 import random
 import sys
-import time
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,6 @@ from train import (
     NotFinite,
     Tokenizer,
     answer_logits,
-    chosen_length,
-    clock,
     commonest_answer,
     fit,
     guard,
@@ -518,44 +515,6 @@ def saved_prompt(model, settings):
     return soft
 
 
-# ------------------------------------------------------------------ the length, chosen
-
-AUTO = "auto"
-LENGTHS = (2, 4, 8, 16, 32, 64)  # virtual tokens
-SEARCH_STEPS = 50  # of each length: all together cost what one training costs at most
-
-
-def choose_length(lesson, settings):
-    """The length for --length auto. All LENGTHS train for a while as arms of one batch. Of those
-    whose validation accuracy is within one standard error of the best's, the shortest is taken."""
-    started = time.time()
-    longest = max(lesson.model.config.block_size // 4, LENGTHS[0])  # leaves most room to the text
-    lengths = [length for length in LENGTHS if length <= longest]
-    train_rows, stop_rows = lesson.rows(max(lengths))
-    arms = []
-    for length in lengths:
-        soft = starting_prompt(lesson.model, lesson.tok, settings, length)
-        arms.append(Arm(soft, lesson.name, learning_rate(settings), settings.seed))
-    rows, loss = {lesson.name: train_rows}, choice_loss(lesson.tok, lesson.choices)
-    training = fit(lesson.model, arms, rows, SEARCH_STEPS, SIZE, loss, draw_similar_rows)
-    for _ in progress(training, SEARCH_STEPS + 1, "lengths"):
-        pass
-
-    results = []
-    for length, arm in zip(lengths, arms):
-        _, accuracy = validate(lesson, arm.soft, stop_rows)
-        row = {"task": lesson.name, "method": settings.method, "split": "valid", "length": length}
-        results.append({**row, "accuracy": accuracy, "sentences": len(stop_rows)})
-    chosen = chosen_length(results, lesson.name, settings.method)
-    found = ", ".join(f"{row['length']}: {row['accuracy']:.3f}" for row in results)
-    say(
-        f"--length auto tried {SEARCH_STEPS} steps of each length, {clock(time.time() - started)} "
-        f"minutes. Right of {len(stop_rows)} texts: {found}. The shortest within one standard "
-        f"error of the best: {chosen}"
-    )
-    return chosen
-
-
 # ------------------------------------------------------------------ the command `tune`
 
 
@@ -572,8 +531,6 @@ def tune(settings):
         soft = saved_prompt(lesson.model, settings)
     else:
         length = settings.length or LENGTH
-        if length == AUTO:
-            length = choose_length(lesson, settings)
         soft = starting_prompt(lesson.model, lesson.tok, settings, length)
     rows = lesson.rows(soft.length)
     room_for_text(lesson.model, lesson.tok, lesson.train, 0, settings.init_text, lesson.answers)
@@ -594,10 +551,8 @@ def check(settings):
     require_range("--seed", settings.seed, 0, 2**63 - 1)
     if settings.lr is not None and not 0 < settings.lr < math.inf:
         raise InputError(f"--lr {settings.lr}: give a number above 0")
-    if settings.length not in (None, AUTO):
+    if settings.length is not None:
         require_range("--length", settings.length, 1, 10**6)
-    if settings.length == AUTO and settings.init not in INITIALIZATIONS:
-        raise InputError(f"--length auto: {settings.init} has its length already")
     if bool(settings.task) == bool(settings.data) or settings.valid and not settings.data:
         raise InputError("give --data FILE and perhaps --valid FILE, or --task NAME")
     require_characters(settings.init_text, "--init-text")
@@ -885,11 +840,6 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def number_or_auto(text):
-    """What --length takes."""
-    return AUTO if text == AUTO else int(text)
-
-
 def parse(arguments):
     """The settings of a command; `run` is the function that does it."""
     parser = Parser(
@@ -921,7 +871,7 @@ def add_tune(commands):
     add("--task", choices=TASKS, help="a task of train.py, in place of --data")
     add("--answers", default="", help="allowed answers, with commas between; else all in --data")
     add("--method", default="prompt", choices=METHODS, help="what to train (prompt)")
-    add("--length", type=number_or_auto, help=f"virtual tokens, or auto ({LENGTH})")
+    add("--length", type=int, help=f"virtual tokens ({LENGTH})")
     add("--init", default="vocab", help="start: vocab, text, matched, normal or a file (vocab)")
     add("--init-text", default="", help="the text to start from; also judged as a hard prompt")
     add("--steps", type=int, default=300, help="training steps of 16 texts, at most (300)")
@@ -944,9 +894,6 @@ def add_answer(commands):
 
 
 def main(arguments=None):
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a character shows its code
-            stream.reconfigure(errors="backslashreplace")
     settings = parse(arguments)
     settings.run(settings)
 

@@ -4,11 +4,11 @@ tables that took long to measure."""
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from train import Lab, fit, hashed, load_base, load_data, measure, new_arm, read_results, say
 
-CLASSROOM = Path(__file__).parent
+CLASSROOM = Path(__file__).resolve().parent
 ROOT = CLASSROOM.parents[1]
 
 EXAMPLES = 16  # sentences a step, for each arm
@@ -41,13 +41,13 @@ def sentences_differ(marks):
     others = len(set(marks) - solved)
     if not others:
         return (
-            "The test sentences are those of the solved copy: a share may differ by 0.02, since "
-            "other processors round otherwise."
+            "The test sentences are those of the solved copy: an accuracy may differ by 0.02, "
+            "since other processors round otherwise."
         )
     return (
         f"{others} of the {len(marks)} test sentences are not those of the solved copy, since "
-        "other versions of the packages are installed here: a share may differ by 0.06, which is "
-        "two standard errors."
+        "other versions of the packages are installed here: an accuracy may differ by 0.06, "
+        "which is two standard errors."
     )
 
 

@@ -48,6 +48,14 @@ def snap_to_tokens(vectors, table):
     return cosines.argmax(1)  # (P,)
 
 
+def without_vector(past, vector):
+    """A past like this one, but no text behind it sees virtual token `vector`, counted from 0.
+    The text keeps its positions, and the given past is not changed."""
+    positions = past.positions.clone()  # (B, P)
+    positions[:, vector] = 2**20  # in the future of every text
+    return Past(past.keys, past.values, positions, past.pinned)
+
+
 def same_mistakes(first, second, truth):
     """Three lists of answers -> two shares: how often first and second are equal, of all sentences
     and of those that first gets wrong (None where it gets none wrong)."""
@@ -138,27 +146,14 @@ def bootstrap_ratio(a, b, draws):
 
 
 def fair_medians(tuning, race):
-    """tuning is {start: {rate: [losses]}}, race is {start: {rate: [steps]}} with the same keys
-    -> {start: the median of its steps in the race, at the rate that tuning chooses}."""
-    medians = {}
-    for start, losses in tuning.items():
-        rate = min(losses, key=lambda rate: mean(losses[rate]))  # the race has no say in this
-        medians[start] = median(race[start][rate])
-    return medians
-
-
-def came_down(steps, losses, goal):
-    """When the losses first come down to the goal, between two steps on a straight line: a number.
-    It is steps[0] where they begin at or below the goal, math.inf where they never get there."""
-    before = None  # the step and the loss of the point before
-    for step, loss in zip(steps, losses):
-        if loss <= goal and before is None:
-            return step
-        if loss <= goal:
-            part = (before[1] - goal) / (before[1] - loss)  # of the way between the two points
-            return before[0] + part * (step - before[0])
-        before = step, loss
-    return math.inf
+    """tuning and race are {start: {rate: [steps]}}, with the same starts and the same rates
+    -> {start: (rate, steps)}: the rate with the lowest median in tuning (the first of equals), and
+    the median of the start's steps in the race at that rate."""
+    fair = {}
+    for start, tried in tuning.items():
+        rate = min(tried, key=lambda rate: median(tried[rate]))  # the race has no say in this
+        fair[start] = (rate, median(race[start][rate]))
+    return fair
 
 
 # -------------------------------------------------- 6: how long, and how far
@@ -202,18 +197,19 @@ def mixed_logits(model, vectors, rows):
     return logits[:, -1]  # (B, V)
 
 
-def refuse(path, model):
+def is_of_another_base(path, model):
     """True where the prompt in the file is of another base, False where it is of this one."""
     content = read(path, "a soft prompt", ("kind", "base"))
     return content["base"] != model.fingerprint()
 
 
 def gap_closed(english, prompt, full):
-    """A share, two lists of shares (one a seed) -> the part of the gap closed, or None."""
-    gap = mean(full) - english
+    """The hard prompt's accuracy, two lists of accuracies (one a seed) -> the part of the gap
+    closed, or None."""
+    gap = median(full) - english
     if gap <= 0:
         return None
-    return (mean(prompt) - english) / gap
+    return (median(prompt) - english) / gap
 
 
 # -------------------------------------------------- 8: a real model

@@ -2,31 +2,28 @@
 r"""
 # Where to start
 
-The start of a prompt decides how fast it learns, and the learning rate decides what you see of that.
+A prompt's start and its learning rate decide together how fast it learns.
 
 After this class you can
 
-1. write four ways to start a prompt, each in a line or two;
-2. run a fair race between starts: a learning rate for each, several seeds, a threshold fixed before;
-3. tell a head start from pace, and say why a prompt of random numbers often seems not to learn.
+1. run a fair race between starts;
+2. say which learning rate a start wants, and why;
+3. tell a head start from pace;
+4. say when the prompt of another task is a good start.
 
-Needs: the class on what a prompt is. A prompt is a matrix of P **virtual tokens**: learned vectors
-with C numbers each, put before the text in the place of P token embeddings. The model is frozen.
-Losses are in **nats**: minus the natural logarithm of the probability of the right token.
+Needs: class 1. A prompt is P **virtual tokens**: learned vectors of C numbers in the place of token
+embeddings. Losses are in **nats**: minus the natural logarithm of the right token's probability.
 
 ## 1. Four ways to start
 
-The embedding table has one row of C numbers for each of the V tokens. A prompt can start from
+The embedding table has a row of C numbers for each of V tokens. A prompt can start from
 
-- **text**: the rows of the tokens of some text, repeated or cut to P rows;
+- **text**: the rows of some text, repeated or cut to P rows;
 - **sampled tokens**: P rows of the table, drawn at random;
-- a **matched Gaussian**: random numbers with the mean and the standard deviation of each column
-  of the table;
-- **N(0, 1)**: random numbers with mean 0 and standard deviation 1, whatever the table looks like.
-  This is the default of PEFT, a library that many people use for prompts.
+- a **matched Gaussian**: random numbers with the mean and standard deviation of each column;
+- **N(0, 1)**: random numbers of mean 0 and standard deviation 1, whatever the table looks like. This
+  is the default of PEFT, the library that many people use for prompts.
 
-We write all four from the table, and compare them with `softprompt.initial_embeddings`.
-**Before you run it:** which of the four has the longest vectors, and by what factor?
 """
 
 # %%
@@ -35,61 +32,37 @@ sys.path.insert(0, "classroom")
 import math
 from statistics import mean, median
 import torch
-from matplotlib import pyplot
+from shared import EXAMPLES, TEST, VALID, arms_of, measured, open_lab
+import drawings
 from checks import exercise
-from shared import COLOURS, learn, right_on_test, watch
 from softprompt import initial_embeddings
-from train import STARTS, TASKS, Lab, best_hard_prompt, commonest_answer, load_base, load_data
-from train import new_arm, score_hard_prompt, share_of
-lab = Lab(*load_base(device="cpu"), load_data("../out"))  # the model is frozen
-
-# %%
-EASY, NEW, P, model = "library", "first-letter-last", 16, lab.model
-table, text = model.model.embed_tokens.weight, lab.tok.encode(TASKS[NEW].unseen[0])  # (V, C)
-gens = [torch.Generator().manual_seed(7) for _ in range(3)]
-by_hand = {
-    "text": table[(text * P)[:P]],
-    "vocab": table[torch.randperm(len(table), generator=gens[0])[:P]],
-    "matched": table.mean(0) + table.std(0) * torch.randn(P, table.shape[1], generator=gens[1]),
-    "normal": torch.randn(P, table.shape[1], generator=gens[2])}
-for method, mine in by_hand.items():  # (P, C) each
-    theirs = initial_embeddings(model, P, method, text, torch.Generator().manual_seed(7))
-    print(f"{method:8s} largest difference {(mine - theirs).abs().max():.0e},",
-          f"mean length of a vector {mine.norm(dim=1).mean():5.2f}")
+from train import STARTS, TASKS, THRESHOLD, best_hard_prompt, commonest_answer, fit, measure
+from train import related_text, score_hard_prompt, share_of, steps_needed, times_sooner
+lab = open_lab()  # the model is frozen
+P = 16  # virtual tokens
+table = lab.model.model.embed_tokens.weight  # (V, C)
+V, C = table.shape
 
 # %% [markdown]
 r"""
-**What to notice.** Ours are equal to the project's. Noise with standard deviation 1 is 17 times
-as long as a token's vector. Nobody sees this in the code: one line looks as good as another.
+## 2. The race
 
-## 2. A fair race has three rules
+The base never practised *the first letter of the last word*. When has a prompt learned it? We fix a
+**threshold** before we see a curve: 0.5 nats on validation sentences. What counts is the steps until
+then. An **arm** is one training of one prompt. Its **seed** sets its random numbers and its
+sentences. Learning rates are in units of the **spread**, the standard deviation of the table's numbers.
 
-Two tasks. *Library* (which of six libraries a sentence is from) was practised by the base. *First
-letter of the last word* was never practised. Five starts: *related text* is a hard prompt (words that
-ask for the task), *unrelated text* is about a train; then the three random ones. An **arm** is one run
-of an experiment. A **seed** sets the random numbers of an arm and the sentences that it sees.
-
-1. Each start gets **its own learning rate**, chosen on seeds that do not run in the race.
-2. The **threshold** is fixed now, before we see a curve: 90 % of the way from the loss without a
-   prompt to the best mean loss of any start.
-3. **Five seeds** for each start; we say the median and the range.
-
-**Exercise 1.** The race counts steps to the threshold. Write the function that counts.
+**Exercise 1.** Write the function that counts.
 
 <details><summary>Hint</summary>
 
-Go through steps and losses together with `zip`. Return the first step whose loss is at or below
-the threshold. After the loop return `math.inf`: such a run is slower than any other.
+Go through steps and losses together with `zip`. Return the first step whose loss is low enough. After
+the loop return `math.inf`: this arm never got there.
 
 </details>
 
-After the exercise come **the rates**. AdamW moves each number by about the learning rate in every
-step, however small the gradient is. The project gives a prompt's learning rate in units of the
-**spread** (the standard deviation) of the table's numbers. Each start tries four, from a twentieth to
-forty times the spread, with half as many steps and two seeds of their own; all arms train in one mixed
-batch. What counts is
-the mean loss on 32 validation sentences over the run.
-**Before you run it:** which start wants the highest rate? Think of the lengths above.
+Then three starts train at two rates. **Related text** is an instruction for the task.
+**Before you run it:** which start will be fastest at rate 1, and which at rate 8?
 """
 
 # %%
@@ -100,201 +73,315 @@ def steps_to(steps, losses, threshold):
     raise NotImplementedError
 
 # %%
-STEPS, names = {EASY: 8, NEW: 48}, ("related", "unrelated", "vocab", "matched", "normal")
-none = {task: score_hard_prompt(lab, task, "", "valid", 32)[0] for task in STEPS}  # no prompt
-RATES, tuned, best, spread = (0.05, 0.5, 4.5, 40.5), {}, {}, float(table.std())  # in spreads
-for task, steps in STEPS.items():
-    arms = [new_arm(lab, task, "prompt", name, P, rate, seed)
-            for name in names for rate in RATES for seed in (1000, 1001)]
-    rows = watch(lab, arms, steps // 2, (2, 5, 10, 20, steps // 2), 8)  # 8 sentences a step
-    losses = torch.tensor([row["loss"] for row in rows]).view(-1, 5, 4, 2)
-    tuned[task] = losses.mean(0)  # (start, rate, seed): the mean over the run
-    for name, line in zip(names, tuned[task].mean(2)):
-        best[task, name] = RATES[int(line.argmin())]
+TASK, STEPS = "first-letter-last", 40
+starts, arms = [], []
+for start in ("related", "vocab", "normal"):
+    for rate in (1, 8):
+        arms += arms_of(lab, TASK, start, P, rate, seeds=(0, 1))
+        starts += [start, start]
+looks = {}  # {step: a row of results for each arm}
+for step in fit(lab.model, arms, {TASK: lab.rows(TASK, "train")}, STEPS, EXAMPLES):
+    if step % 2 == 0:
+        looks[step] = measure(lab, arms, step, "valid", VALID)
+    if step == 30:
+        break
+curves, live = {}, {}  # {(start, rate): the losses of each seed}, {(start, rate): their steps}
+for number, arm in enumerate(arms):
+    losses = [rows[number]["loss"] for rows in looks.values()]
+    where = (starts[number], arm.rate)
+    curves.setdefault(where, []).append(losses)
+    live.setdefault(where, []).append(steps_to(list(looks), losses, THRESHOLD))
+print(live)
 
 # %%
-pyplot.rcParams["axes.formatter.min_exponent"] = 4  # 0.1 and not 10 to the power of -1
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4), constrained_layout=True)
-rates = [rate * spread for rate in RATES]
-for axis, task in zip(axes, (EASY, NEW)):
-    for name, found in zip(names, tuned[task]):  # found (rate, seed)
-        axis.fill_between(rates, found.amin(1), found.amax(1), color=COLOURS[name], alpha=0.12)
-        axis.plot(rates, found.mean(1), "o-", color=COLOURS[name], label=STARTS[name].label)
-        axis.plot(best[task, name] * spread, found.mean(1).min(), "*", ms=16, color=COLOURS[name])
-    axis.set(xscale="log", xlabel="learning rate", ylabel="mean loss of the run (nats a token)")
-    axis.set_title(f"{task}: the best rate (star) is {best[task, 'related'] * spread:.2g} for\n"
-                   f"related text, {best[task, 'normal'] * spread:.2g} for N(0, 1)", fontsize=11)
-legend = axes[1].legend(frameon=False, fontsize=9)
+title = "Does one start win at both learning rates?"
+slow, fast = median(live["normal", 1]), median(live["normal", 8])
+found = (
+    f"Noise needs {slow:.0f} steps at rate 1, and {fast:.0f} at rate 8, where it is about as "
+    "fast as the others"
+)
+drawings.loss_at_two_rates(list(looks), curves, THRESHOLD, title)
 
 # %% [markdown]
 r"""
-**What to notice.** *New task*: the best rates differ by a factor of nine. Noise wants the largest
-rate, forty times the spread of the table (by hand, more was worse). Related text learns at every
-rate but that one. At the rate of related text, noise has twice the loss (1.20 and 0.58). At its
-own rate it has 0.71. So one rate for all decides who wins.
+**What to notice.** A waiting prompt guesses how common each letter is: that costs 2 nats. Then its loss
+falls within a few steps. Two seeds are only a first look.
 
-*Library*: the losses are close together, and with two seeds the star is mostly chance.
-
-## 3. The race
-
-Now all starts run, each at its own rate: 8 steps of 8 sentences for *library*, 48 for the new task.
-Five seeds a start, and all arms of a task are one mixed batch. The threshold is the one that we
-wrote down above. **Before you run it:** which start has the lowest loss before any training? Will
-the same start be the first at the threshold?
+Six starts, five rates and eight seeds take minutes. So `python tutorials/classroom/starts.py` ran them
+once, and we read its table. *Unrelated text* is about a train. Noise has one rate more, 16.
+**Before you run it:** which line will fall from left to right?
 """
 
 # %%
-WATCH = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 48)
-raced, race, right, level, counted = {}, {}, {}, {}, {}
-for task, steps in STEPS.items():
-    raced[task] = [new_arm(lab, task, "prompt", name, P, best[task, name], seed)
-                   for name in names for seed in range(5)]
-    rows = watch(lab, raced[task], steps, WATCH, 8)
-    race[task] = torch.tensor([r["loss"] for r in rows]).view(-1, 5, 5)  # (step, start, seed)
-    right[task] = right_on_test(lab, raced[task])  # at the end
-    level[task] = none[task] - 0.9 * (none[task] - race[task].mean(2).min().item())
-    for name, runs in zip(names, race[task].permute(1, 2, 0).tolist()):  # runs: each seed's losses
-        counted[task, name] = [steps_to(WATCH, run, level[task]) for run in runs]
+COLUMNS = {"task": str, "start": str, "rate": float, "seed": int, "first_loss": float}
+rows = measured("starts", {**COLUMNS, "steps": float, "accuracy": float})
+runs = [row for row in rows if row["rate"] in (0.5, 1, 2, 4, 8, 16)]
+
+def steps_at_rates(task, seeds):
+    """{start: {rate: [steps of these seeds]}} in the table."""
+    found = {start: {} for start in STARTS}
+    for row in runs:
+        if row["task"] == task and row["seed"] in seeds:
+            found[row["start"]].setdefault(row["rate"], []).append(row["steps"])
+    return found
+
+needed = {}  # {(start, rate): the steps of all seeds}
+for start, tried in steps_at_rates(TASK, range(8)).items():
+    for rate, steps in tried.items():
+        needed[start, rate] = steps
+at_rate, _ = times_sooner(needed, "normal", "related")
 
 # %%
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 5.6), constrained_layout=True)
-for axis, task in zip(axes, (EASY, NEW)):
-    for name, found in zip(names, race[task].unbind(1)):  # found (step, seed)
-        x, label = WATCH[: len(found)], f"{STARTS[name].label}: {median(counted[task, name])} steps"
-        axis.fill_between(x, found.amin(1), found.amax(1), color=COLOURS[name], alpha=0.1)
-        axis.plot(x, found.median(1).values, color=COLOURS[name], label=label)
-    axis.axhline(none[task], color=COLOURS["none"], ls=":", label="no prompt")
-    axis.axhline(level[task], color="0.3", ls="--", lw=1, label="threshold")
-    lowest = STARTS[names[race[task][0].mean(1).argmin()]].label
-    axis.set(yscale="log", xlabel="training steps", ylabel="validation loss (nats a token)",
-             title=f"{task}: lowest at step 0 is {lowest}")
-    axis.legend(frameon=False, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+title = "How many steps does a prompt need, from each start and at each learning rate?"
+found = (
+    f"From noise it takes {at_rate[1]:.1f} times the steps of related text at rate 1, and "
+    f"{at_rate[8]:.1f} times at rate 8"
+)
+drawings.steps_over_rate(needed, live, STEPS, TASK, title)
 
 # %% [markdown]
 r"""
-**What to notice.** *Library*: related text is below the threshold before it begins, the others
-after a step or two. (Its first step lifts it above the threshold again.)
+**What to notice.** Your own runs (rings) lie on the stored dots. Noise is the one start whose line falls
+and falls: at 0.5 it hardly ever learns, at 8 it has passed two others. At rates 2 and 4 related text is
+clearly first.
 
-*New task*: related text has the highest loss at step 0 and is the first, after 5 steps. Unrelated
-text has the lowest and needs 25. Noise needs 10, as sampled tokens do.
+So "how many times faster is text?" has no answer without a rate.
 
-Slow runs wait between 1.7 and 2 nats, where a prompt only guesses how common each letter is. Then
-they fall within a few steps.
+## 3. Why noise wants a high rate
 
-## 4. Head start or pace?
+AdamW divides each gradient by its usual size. So a step moves each number by about the rate, however
+small the gradient is, and the vector by the rate times the square root of C. Each layer divides a vector
+by its own size before it reads it (RMSNorm). So what the model sees of a step is how far it **turns**
+the vector.
+**Before you run it:** at rate 1 a step is about as long as a token's vector. By how many degrees does it
+turn noise?
+"""
 
-A start can be first for two reasons. A **head start**: its loss is lower at step 0. **Pace**: from
-equal loss on, it needs fewer steps. To see the pace, we move the curves until they are equal. The
-goal is the lowest loss at step 0 of any start. Each curve begins to count when it comes down to it.
+# %%
+spread = table.std().item()
+vectors = torch.randn(64, C, generator=torch.Generator().manual_seed(0))  # (64, C), noise
+lengths = {
+    "vocab": table.norm(dim=1),  # (V,)
+    "normal": vectors.norm(dim=1),  # (64,)
+}
+step_length = {rate: rate * spread * C**0.5 for rate in (1, 8)}
+turned = {}  # by how many degrees a step across a vector turns it
+for start, rate in (("vocab", 1), ("normal", 1), ("normal", 8)):
+    turned[start, rate] = math.degrees(math.atan(step_length[rate] / lengths[start].mean()))
+    degrees = turned[start, rate]
+    print(f"{STARTS[start].label:15s} rate {rate}: a step turns it by {degrees:.0f} degrees")
 
-**Exercise 2.** Curves are measured at some steps only. Write the function that says when a curve
-came down to the goal, on a straight line between two measured steps.
+# %%
+title = "How far does one step of AdamW turn a token, and how far noise?"
+found = (
+    f"A step at rate 1 turns a token by {turned['vocab', 1]:.0f} degrees, and noise, which is "
+    f"{lengths['normal'].mean() / lengths['vocab'].mean():.0f} times as long, by "
+    f"{turned['normal', 1]:.0f}"
+)
+drawings.cloud_and_noise(lengths, step_length, turned, title)
+
+# %% [markdown]
+r"""
+**What to notice.** Lengths are true in this drawing. Directions are not: a page has two dimensions, a
+vector 128. Noise is long, and needs a rate for its length.
+
+With such a rate, is it as good as text? Let each start have its best rate. But the best of five medians
+in the race itself is partly luck. So the rate is **chosen on other seeds** than those that race: three
+choose, five race.
+
+**Exercise 2.** Write this fair choice.
 
 <details><summary>Hint</summary>
 
-Find the first loss at or below the goal. With the step and the loss before it (`s`, `a`) and its
-own (`t`, `b`), the part of the way is `(a - goal) / (a - b)`. The first point has none before it.
+Go through the starts. `min(tried, key=...)` finds the rate with the lowest `median(tried[rate])`.
+Look at `race` only when the rate is fixed.
 
 </details>
 """
 
 # %%
 @exercise
-def came_down(steps, losses, goal):
-    """When the losses first come down to the goal, between two steps on a straight line: a number.
-    It is steps[0] where they begin at or below the goal, math.inf where they never get there."""
+def fair_medians(tuning, race):
+    """tuning and race are {start: {rate: [steps]}}, with the same starts and the same rates
+    -> {start: (rate, steps)}: the rate with the lowest median in tuning (the first of equals), and
+    the median of the start's steps in the race at that rate."""
     raise NotImplementedError
-
-# %%
-goal = race[NEW][0].mean(1).min().item()  # the lowest mean loss at step 0
-figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.4), sharey=True, constrained_layout=True)
-for name, runs in zip(names, race[NEW].permute(1, 2, 0).tolist()):  # runs: the losses of each seed
-    curve = [median(losses) for losses in zip(*runs)]
-    pace = [came_down(WATCH, x, level[NEW]) - came_down(WATCH, x, goal) for x in runs]
-    label = f"{STARTS[name].label}: {median(pace):.0f} ({min(pace):.0f} to {max(pace):.0f})"
-    for axis, shift in zip(axes, (0, came_down(WATCH, curve, goal))):
-        axis.plot([step - shift for step in WATCH], curve, color=COLOURS[name], label=label)
-axes[0].set(yscale="log", xlabel="training steps", ylabel="loss (nats)", title="As measured")
-axes[1].set(xlabel=f"steps since {goal:.2f} nats", title="Moved to be equal: hardly a change")
-legend = axes[1].legend(frameon=False, fontsize=9, title="steps from there to the threshold")
 
 # %% [markdown]
 r"""
-**What to notice.** *New task*: to move the curves changes little. From equal loss on, related text
-needs 4 steps, unrelated text 24. This is pace. The head start of unrelated text was worth a step.
+## 4. Head start or pace?
 
-*Library*: related text starts where the others end. All of it is a head start, and no pace can be
-seen.
-
-So a low loss before training says that the base already does the task. It does not say how fast a
-prompt will learn what the base does not do.
-
-## 5. What users of PEFT see
-
-PEFT has three starts: text, sampled tokens, and N(0, 1), the default. It sets no learning rate. The
-default of Hugging Face's Trainer is 0.00005. PEFT's own comparison of methods uses 0.001 for
-prompts: there N(0, 1) had 25 % right and sampled tokens 36 %, and a user reports that noise
-"doesn't learn". PEFT's guide uses 0.03 (with text). These are absolute rates: ours are those
-divided by the spread of the table.
-
-We train three starts at 0.001 and at 0.03, three seeds each, with our optimizer (its memory is
-shorter than AdamW's usual one). **Before you run it:** a number of N(0, 1) has size 1, a number of
-the table has size 0.06. How many steps does each need at 0.001 to move by its own size?
+A start can be first for two reasons. A **head start**: its loss is lower before any training. Or
+**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for the new task and
+for *library* (which of six libraries a sentence is from), which the base practised.
+**Before you run it:** does the lowest loss at step 0 learn the new task first?
 """
 
 # %%
-three = ("related", "vocab", "normal")
-users = [new_arm(lab, NEW, "prompt", name, P, rate / spread, seed)
-         for name in three for rate in (0.001, 0.03) for seed in range(3)]
-shown = learn(lab, users, STEPS[NEW], 8) + right[NEW]
-started = [name for name in three for _ in range(6)] + [name for name in names for _ in range(5)]
-points = {name: [] for name in names}
-for name, arm, share in zip(started, users + raced[NEW], shown):  # the race at each start's rate
-    begin = new_arm(lab, NEW, "prompt", name, P, arm.rate, arm.seed).soft.embeddings  # (P, C)
-    moved = (arm.soft.embeddings - begin).norm() / begin.norm()
-    points[name].append((arm.rate * spread, moved.item(), share))
+fair, points = {}, {}
+for task in (TASK, "library"):
+    fair[task] = fair_medians(steps_at_rates(task, (5, 6, 7)), steps_at_rates(task, range(5)))
+    for start, (rate, _) in fair[task].items():
+        for row in runs:
+            where = (row["task"], row["start"], row["rate"])
+            if where == (task, start, rate) and row["seed"] < 5:
+                seeds = points.setdefault((task, start), [])
+                seeds.append((row["first_loss"], row["steps"]))
+for start, (rate, steps) in fair[TASK].items():
+    print(f"{STARTS[start].label:22s} rate {rate:3g}: {steps:2.0f} steps")
 
 # %%
-for name, size in (("sampled tokens", spread), ("N(0, 1)", 1.0)):
-    needed = [f"{size / float(rate):,.0f} at {rate}" for rate in ("0.00005", "0.001", "0.03")]
-    print(f"{name}: steps to move a number by its own size:", *needed, sep="  ")
-words = best_hard_prompt(lab, NEW)
-unprompted, told = (score_hard_prompt(lab, NEW, text, "test", 240)[1] for text in ("", words))
-common = commonest_answer(TASKS[NEW].pairs(lab.data["train"]))
-always = share_of(common, TASKS[NEW].pairs(lab.data["test"][:240]))
-lines = {"none": ("no prompt", ":", unprompted), "always": ("commonest answer", "--", always),
-         "wording": ("best hard prompt", "-.", told)}
-print(f"best hard prompt by validation: {words!r}")
-
-# %%
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4), sharey=True, constrained_layout=True)
-for axis, column in zip(axes, (0, 1)):
-    for name in three:
-        x, y = [p[column] for p in points[name]], [p[2] for p in points[name]]
-        axis.plot(x, y, "o", color=COLOURS[name], alpha=0.6, label=STARTS[name].label)
-    for method, (label, style, y) in lines.items():
-        axis.axhline(y, color=COLOURS[method], ls=style, lw=1, label=label)
-axes[0].set(xscale="log", xlabel="learning rate", ylabel="right of 240 test sentences (share)",
-            title=f"At a rate of 0.03: {mean(shown[9:12]):.2f} right from\nsampled tokens, "
-                  f"{mean(shown[15:18]):.2f} from N(0, 1)")
-axes[1].set(xscale="log", xlabel="distance moved in own lengths", title="Here noise is like tokens")
-legend = axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(0, 0.66), fontsize=9)
+title = "Does a low loss before training promise few steps?"
+times = fair[TASK]["normal"][1] / fair[TASK]["related"][1]
+found = (
+    f"No: related text begins highest and is first. Noise at its own rate takes {times:.1f} "
+    "times its steps"
+)
+drawings.first_loss_and_steps(points, STEPS, title)
 
 # %% [markdown]
 r"""
-**What to notice.** At 0.001 only related text learns. At 0.03 sampled tokens learn, noise only in
-part. At its own rate noise has 0.95 right, like all others. The users' reports are true, but
-the cause is the rate.
+**What to notice.** On the new task related text has the highest loss at step 0 and is first: that is
+pace. Unrelated text has the lowest loss and is among the last. On *library* both are below the
+threshold before any training: that is a head start, and nothing is left to learn.
 
-AdamW's step has the size of the rate. To move a number by its own size at 0.001 takes noise 1,000
-steps, tokens 63. Counted in own lengths (right figure), the two look alike. Related text needs
-only a tenth of its length.
+So a low loss at step 0 says that the task is known already. It does not say how fast one learns.
 
-## 6. How sure are we?
+## 5. What users of PEFT see
 
-A ratio of two medians from five seeds is uncertain. The **bootstrap** shows how much: draw five of
-the five seeds with repeats, for both starts, take the ratio of the medians, and do this 2,000
-times. The middle 95 % of the ratios is the interval.
+PEFT's prompts start from N(0, 1) if one says nothing. Rates there are **absolute**: the rate in our
+units times the spread of the table, 0.063. Four are usual: 0.00005 is the default of Hugging Face's
+Trainer; PEFT's comparison of methods has 0.001 (there noise had 25 % right, sampled tokens 36 %); its
+guide has 0.03; Lester et al. 2021 have 0.3. A user reports that noise "doesn't learn".
+**Before you run it:** at which of the four would you report the same after 60 steps?
+"""
+
+# %%
+KNOWN = {0.00005: "Trainer", 0.001: "PEFT's comparison", 0.03: "PEFT's guide", 0.3: "Lester et al."}
+usual = {}  # {(start, absolute rate): [(steps, accuracy) of each seed]}
+for row in rows:
+    if not math.isnan(row["accuracy"]):
+        rate = float(f"{row['rate'] * spread:.1g}")
+        usual.setdefault((row["start"], rate), []).append((row["steps"], row["accuracy"]))
+for (start, rate), seeds in usual.items():
+    steps = median(steps for steps, _ in seeds)
+    print(f"{STARTS[start].label:15s} {rate:7.5f} ({rate / spread:.3f} spreads): {steps} steps")
+
+def baselines(task):
+    """{name: accuracy on the test sentences} of what needs no training."""
+    answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
+    always = share_of(answer, TASKS[task].pairs(lab.data["test"][:TEST]))
+    words = best_hard_prompt(lab, task)  # chosen on validation sentences
+    return {"always": always, "wording": score_hard_prompt(lab, task, words, "test", TEST)[1]}
+
+# %%
+title = "How much has a prompt learned after 60 steps at the usual rates?"
+tokens, random_start = (
+    mean(accuracy for _, accuracy in usual[start, 0.03]) for start in ("vocab", "normal")
+)
+found = f"At 0.03 sampled tokens reach {tokens:.2f} and noise {random_start:.2f}; at 0.3 both learn"
+drawings.accuracy_at_usual_rates(usual, KNOWN, baselines(TASK), title)
+
+# %% [markdown]
+r"""
+**What to notice.** Noise learns nothing at two of the four rates, and at 0.03 not in all seeds. At 0.3 it
+equals the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a number
+by at most 0.06. Noise's numbers are 16 times that.
+
+Related text learns even at 0.001. It stands near the answer, whatever its loss.
+
+## 6. A neighbour's prompt
+
+Can a trained prompt of one task be the start for another (*SPoT*, Vu et al. 2021)? In *swap-4* a prompt
+says the first letter of the first word, but eight letters have changed places. *Swap-1* has two of
+them, R and C. *First-letter-first* has none. The base knows the rule. The swaps are **facts**, which only
+a prompt can hold.
+
+The second race is *first-letter-last* again, with neighbours that have its operation or its word.
+`python tutorials/classroom/neighbour.py` ran both, five seeds each.
+**Before you run it:** which neighbours help?
+"""
+
+# %%
+COLUMNS = {"task": str, "start": str, "rate": float, "seed": int, "step": int, "split": str}
+rows = measured("neighbour", {**COLUMNS, "loss": float, "accuracy": float, "sentences": int})
+swap, ends = {}, {}  # {start: {step: [accuracy of each seed]}}, {start: [at the end, on test]}
+for row in rows:
+    if row["task"] == "swap-4" and row["split"] == "valid":
+        curve = swap.setdefault(row["start"], {})
+        curve.setdefault(row["step"], []).append(row["accuracy"])
+    if row["task"] == "swap-4" and row["split"] == "test":
+        ends.setdefault(row["start"], []).append(row["accuracy"])
+steps_from = {}  # {(start, rate): [steps of each seed]}
+for rate in (0.5, 1, 2, 4, 8):
+    steps_from["vocab", rate] = needed["vocab", rate]
+steps_from |= steps_needed(rows, TASK)
+
+# %%
+title = "Is a neighbour's prompt a good start?"
+found = (
+    f"A neighbour that shares facts helps ({mean(ends['swap-1']):.2f} against "
+    f"{mean(ends['vocab']):.2f} from sampled tokens); one that shares a rule does not"
+)
+drawings.neighbours(swap, ends, baselines("swap-4"), steps_from, STEPS, title)
+
+# %% [markdown]
+r"""
+**What to notice.** *Swap-4*: the prompt of swap-1 is right on half of the sentences before it learns
+anything, since it knows R and C. It is a head start in facts, and the others do not catch up in 120
+steps. First-letter-first shares only the rule.
+
+*First-letter-last*: no neighbour beats sampled tokens. One that looks at the wrong word must first be
+unlearned. Both lines fall to the right like that of noise: trained vectors are long, too.
+"""
+
+# %% [markdown]
+r"""
+## Summary
+
+A fair race has a threshold fixed before, several seeds, and for each start a rate that other seeds
+have chosen. AdamW's step is as long as the rate says. So the rate that a start wants depends on its
+length: related text is best at 2 to 4 spreads, noise, 16 times as long, at 8 to 16. At one
+rate for all, noise takes 1.5 to 4 times the steps of related text, or never learns.
+
+A low loss at step 0 is a head start: something is known already. It does not promise pace. A neighbour's
+prompt is one in the facts that it shares.
+"""
+
+# %% [markdown]
+r"""
+## Homework
+
+**The four starts.** Which of them has the longest vectors, and how many times as long?
+"""
+
+# %%
+text = lab.tok.encode(related_text("first-letter-last"))
+ours = {
+    "text": table[(text * P)[:P]],
+    "vocab": table[torch.randperm(V, generator=torch.Generator().manual_seed(7))[:P]],
+    "normal": torch.randn(P, C, generator=torch.Generator().manual_seed(7)),
+}
+noise = torch.randn(P, C, generator=torch.Generator().manual_seed(7))
+ours["matched"] = table.mean(0) + table.std(0) * noise  # (P, C), as all of them
+for method, start in ours.items():
+    gen = torch.Generator().manual_seed(7)
+    theirs = initial_embeddings(lab.model, P, method, text, gen)
+    difference = (start - theirs).abs().max()
+    length = start.norm(dim=1).mean()
+    print(f"{method:8s} largest difference {difference:.0f}, length of a vector {length:5.2f}")
+
+# %% [markdown]
+r"""
+**What to notice.** Ours equal the project's: the largest difference is 0. N(0, 1) is the odd one. Nobody
+sees this in the code.
+"""
+
+# %% [markdown]
+r"""
+A ratio of two medians is uncertain. The **bootstrap** shows by how much: draw eight of the eight seeds
+with repeats, for both starts, and take the ratio of the medians; do this 2,000 times. The interval is
+the middle 95 % of the ratios.
 
 **Exercise 3.** Write it, for draws that are given.
 
@@ -315,84 +402,28 @@ def bootstrap_ratio(a, b, draws):
 
 # %%
 import random
-gen, cells, own = random.Random(0), [], counted[NEW, "related"]
-draws = [(gen.choices(range(5), k=5), gen.choices(range(5), k=5)) for _ in range(2000)]
-for n, name in enumerate(names):
-    found = counted[NEW, name]
-    low, high = bootstrap_ratio(found, own, draws)
-    ratio = f"{median(found) / median(own):.1f}  [{low:.1f} to {high:.1f}]"
-    steps = f"{median(found)}  ({min(found)} to {max(found)})"
-    end = f"{mean(right[NEW][5 * n : 5 * n + 5]):.2f}"
-    rate, at_0 = f"{best[NEW, name] * spread:.2g}", f"{race[NEW][0, n].mean():.2f}"
-    cells.append([STARTS[name].label, rate, at_0, steps, ratio, end])
-
-# %%
-titles = ["start", "its rate", "loss at step 0", "steps (range)", "x related text [95 %]",
-          "right at the end"]
-figure, axis = pyplot.subplots(figsize=(10, 2.8), constrained_layout=True)
-drawn = axis.table(cells, colLabels=titles, cellLoc="center", loc="center", edges="horizontal")
-drawn.auto_set_font_size(False)
-drawn.set_fontsize(11)
-drawn.scale(1, 1.8)
-for n, name in enumerate(names):
-    drawn[n + 1, 0].get_text().set(color=COLOURS[name], weight="bold")
-ends = [float(row[-1]) for row in cells]
-axis.set_title(f"{NEW}: different speed, but {min(ends)} to {max(ends)} right at the end")
-axis.set_axis_off()
+gen = random.Random(0)
+draws = [(gen.choices(range(8), k=8), gen.choices(range(8), k=8)) for _ in range(2000)]
+for rate in (1, 2, 4, 8):
+    low, high = bootstrap_ratio(needed["normal", rate], needed["related", rate], draws)
+    ratio = median(needed["normal", rate]) / median(needed["related", rate])
+    print(f"rate {rate}: noise takes {ratio:.1f} times the steps, 95 %: {low:.1f} to {high:.1f}")
 
 # %% [markdown]
 r"""
-**What to notice.** At the end all starts are equal: the differences are about one standard error of
-a share of 240 sentences (0.01). Only the speed differs, and it is uncertain. The matched Gaussian
-is slower than related text, by a factor of 1.2 or of 8: five seeds cannot say. Sampled tokens may
-be as fast (1.0).
-
-We expected noise that looks like the table to beat noise that does not. It did not: at its own rate,
-plain noise has the better median.
-
-## One more exercise
-
-**Exercise 4.** A friend has measured two starts at many rates, in tuning and in the race. Compare
-them fairly: take each start's rate from the tuning, and its steps from the race.
-
-<details><summary>Hint</summary>
-
-`min(rates, key=...)` finds the rate with the lowest mean tuning loss. The race must have no say in
-this choice.
-
-</details>
+**What to notice.** At each of these rates related text is faster: no interval reaches down to 1. But
+eight seeds cannot tell 2.5 times from 5 times.
 """
 
-# %%
-@exercise
-def fair_medians(tuning, race):
-    """tuning is {start: {rate: [losses]}}, race is {start: {rate: [steps]}} with the same keys
-    -> {start: the median of its steps in the race, at the rate that tuning chooses}."""
-    raise NotImplementedError
+# %% [markdown]
+r"""
+**Without a check.** Write a start of your own as an entry of `STARTS` in train.py, for example the
+mean of all tokens with a little noise. Say before you run it which rate it will want. Then run
+`python train.py --quick`.
+"""
 
 # %% [markdown]
 r"""
-## Summary
-
-Four starts are a line or two each. They can be compared only with a learning rate for each start,
-several seeds and a threshold that is written down before. On a task that the base practised, related
-text had a head start and nothing was left to learn. On a new task it had the highest loss at step 0 and
-the best pace: 5 steps, against 10 from sampled tokens and from N(0, 1), 25 from unrelated text and from
-a matched Gaussian, with wide intervals. At the end all were equal.
-
-Some choices of this class were made after we had seen races like it, with the same seeds. With 16
-sentences a step, one run of five from related text took 25 steps. On another grid of
-rates (0.5, 1.5, 4.5, 13.5 and 40.5 times the spread) unrelated text chose 1.5, and one of its five
-runs never arrived. The order of the starts was much the same; the narrow range of related text was
-not.
-
-N(0, 1) "does not learn" at the learning rates that PEFT's users try, because its numbers are 16 times
-as large as a token's and AdamW's step is not. Give it a rate for its size and it learns. (The README
-shows the starts at five rates, from 0.5 to 8 times the spread, with 16 sentences a step.)
-
-The papers report that text and sampled tokens beat random starts most on small models and with few
-examples. For each such result, ask which rate the random start had, and who chose it.
-
 ## Sources
 
 - Lester, Al-Rfou and Constant 2021, *The Power of Scale for Parameter-Efficient Prompt Tuning*

@@ -1,0 +1,132 @@
+"""What the classes measured once: the tables, and the functions that make and read them."""
+
+import csv
+import importlib
+import math
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from small_world import TOKENS, sentences, tiny
+
+CLASSROOM = ROOT / "tutorials" / "classroom"
+sys.path.insert(0, str(CLASSROOM))
+
+import shared  # noqa: E402
+
+from train import Lab, Sentence, Tokenizer, new_arm  # noqa: E402
+
+TABLES = sorted(path.stem for path in (CLASSROOM / "measured").glob("*.csv"))
+
+
+@pytest.fixture
+def lab():
+    tok = Tokenizer.from_tokens(TOKENS)
+    data = {"train": sentences(20), "valid": sentences(5, 1), "test": sentences(5, 2)}
+    return Lab(tiny(tok).requires_grad_(False), tok, data)
+
+
+# ------------------------------------------------------------------ the tables
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_a_script_that_makes_it_again(name):
+    script = importlib.import_module(name)
+    assert f"python tutorials/classroom/{name}.py" in script.__doc__
+    rows = shared.measured(name, script.COLUMNS)
+    with open(CLASSROOM / "measured" / f"{name}.csv", encoding="utf-8") as file:
+        assert next(csv.reader(file)) == list(script.COLUMNS)
+    shares = [row[column] for row in rows for column in ("accuracy", "share") if column in row]
+    assert all(0 <= share <= 1 or math.isnan(share) for share in shares)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_claim_has_five_seeds(name):
+    rows = shared.measured(name, importlib.import_module(name).COLUMNS)
+    assert len({row["seed"] for row in rows}) >= 5
+
+
+# ------------------------------------------------------------------ 2: what a vector holds
+
+
+def test_attention_is_what_the_layers_compute(lab):
+    import knock_out
+
+    past = new_arm(lab, "library", "prompt", "vocab", 4, 1.0, 0).soft.past(lab.model)
+    past.positions[0, 2] = 2**20  # the third virtual token is hidden in the future
+    question, _ = lab.rows("library", "test", 1)[0]
+    values, mixed = [], []
+    for block in lab.model.model.layers:
+        layer = block.self_attn
+        layer.register_forward_hook(lambda layer, given, out: values.append(given[2]))
+        layer.o_proj.register_forward_hook(lambda layer, given, out: mixed.append(given[0]))
+    with torch.no_grad():
+        weights = knock_out.attention_weights(lab.model, past, question)
+    assert len(weights) == len(values) == len(mixed) == lab.model.config.n_layer
+    for found, v, out in zip(weights, values, mixed):
+        H, T, S = found.shape
+        assert (T, S) == (len(question), 4 + len(question))
+        assert torch.allclose(found.sum(2), torch.ones(H, T), atol=1e-5)
+        assert (found[:, :, 2] == 0).all(), "a hidden vector is looked at"
+        assert (found[:, :, 1] > 0).all()
+        v = v.repeat_interleave(H // v.shape[1], 1)  # (1, H, S, D)
+        assert torch.allclose((found @ v).transpose(1, 2).flatten(2), out, atol=1e-5)  # (1, T, H D)
+
+
+# ------------------------------------------------------------------ 5: where to start
+
+
+def test_a_row_counts_the_steps_to_the_threshold(lab):
+    import starts
+
+    arm = new_arm(lab, "library", "prompt", "vocab", 2, 1.0, 3)
+    arm.columns = {"start": "vocab", "rate": 1.0}
+    row = starts.row_of(arm, [(0, 3.0), (2, 0.6), (4, 0.5), (6, 0.7)])
+    assert (row["first_loss"], row["steps"], row["seed"]) == (3.0, 4, 3)
+    assert starts.row_of(arm, [(0, 3.0), (2, 0.6)])["steps"] == math.inf
+
+
+# ------------------------------------------------------------------ 7: an update, and scale
+
+
+def test_a_rate_is_the_one_with_the_lowest_mean_loss():
+    import scale
+
+    losses = ((1, 0.9), (1, 0.2), (3, 0.5), (3, 0.5), (9, 0.1), (9, 2.0))
+    assert scale.best_rate([{"rate": rate, "loss": loss} for rate, loss in losses]) == 3
+
+
+@pytest.mark.parametrize(
+    "said, kind",
+    [
+        ("g", "right"),
+        ("graph", "something else of the last word"),
+        ("h", "something else of the last word"),
+        ("5", "something else of the last word"),
+        ("R", "first letter of another word"),
+        ("x", "neither"),
+        ("", "neither"),
+    ],
+)
+def test_a_mistake_says_which_part_of_the_question_it_missed(said, kind):
+    import update
+
+    sentence = Sentence("Return the matrix of a graph.", "networkx", "function")
+    assert update.kind_of_answer(sentence, said) == kind
+
+
+def test_the_hard_prompt_is_chosen_by_validation_before_the_update():
+    import update
+
+    def row(words, split, share, name="none"):
+        where = {"update": name, "task": update.NEW, "method": "wording", "answers": "right"}
+        return {**where, "words": words, "split": split, "share": share, "seed": 0}
+
+    rows = [row("a", "valid", 0.4), row("b", "valid", 0.3), row("b", "test", 0.9)]
+    rows += [row("a", "test", 0.5), row("b", "valid", 0.9, "strong")]
+    rows += [row("a", "test", 0.7, "strong"), row("b", "test", 0.8, "strong")]
+    assert update.best_words(rows) == "a"
+    after = update.accuracies_after(rows)
+    assert after[update.NEW, "none", "wording"] == [0.5]
+    assert after[update.NEW, "strong", "wording"] == [0.7]

@@ -913,16 +913,16 @@ def accuracy_of_words_and_of_learning(runs, always, title):
 
 
 def accuracy_over_length(runs, title):
-    """How much of a list prompts of several lengths store, over training steps: mean and range.
-    runs: {(length, step): [accuracies]}."""
+    """How much of a list prompts of several lengths store, over training steps: each seed, and the
+    mean. runs: {(length, step): [accuracies]}."""
     figure, axes = new_axes(title, 8, 4)
     axis, labels = axes[0, 0], []
     lengths = sorted({length for length, _ in runs})
     steps = sorted({step for _, step in runs})
     for length, colour in zip(lengths, ("#E69F00", "#009E73", "#0072B2")):
         at = [runs[length, step] for step in steps]
-        axis.fill_between(steps, list(map(min, at)), list(map(max, at)), color=colour, alpha=0.2)
-        axis.plot(steps, list(map(mean, at)), color=colour, lw=2)
+        axis.plot(steps, at, color=colour, lw=0.8, alpha=0.5)  # a line a seed
+        axis.plot(steps, [mean(seeds) for seeds in at], color=colour, lw=2.5)
         labels.append((mean(at[-1]), f"{length} vector{'s' * (length > 1)}", colour))
     axis.axhline(0.5, color=COLOURS["always"], ls="--", lw=1)
     style = {"color": COLOURS["always"], "fontsize": 8, "va": "bottom", "ha": "right"}

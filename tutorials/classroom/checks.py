@@ -623,9 +623,13 @@ def likeliest(student):
         want = max(range(len(total)), key=total.__getitem__)
         got = student(model, past, list(question), [list(answer) for answer in answers])
         if got is None or got != want:
+            a_token = [x / n for x, n in zip(total, lengths)]
+            why = ""
+            if got == a_token.index(max(a_token)):
+                why = ". Yours has the best mean over its tokens: take the sum"
             return (
                 f"for answers of {lengths} tokens you return {got}; the logarithms of their "
-                f"probabilities are {[round(x, 2) for x in total]}, so it is {want}"
+                f"probabilities are {[round(x, 2) for x in total]}, so it is {want}{why}"
             )
 
 

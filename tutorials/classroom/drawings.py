@@ -1090,7 +1090,7 @@ def accuracy_of_words_and_of_learning(runs, always, title):
     train.label_lines(right, labels)
 
 
-def accuracy_over_length(runs, title):
+def list_stored_over_steps(runs, title):
     """How much of a list prompts of several lengths store, over training steps: each seed, and the
     mean. runs: {(length, step): [accuracies]}."""
     figure, axes = new_axes(title, 8, 4)

@@ -171,7 +171,7 @@ found = (
     f"After 40 steps one vector stores {last[1]:.2f} of a list, 4 vectors {last[4]:.2f}, "
     f"16 vectors {last[16]:.2f}"
 )
-drawings.accuracy_over_length(runs, title)
+drawings.list_stored_over_steps(runs, title)
 
 # %% [markdown]
 r"""

@@ -61,7 +61,7 @@ def spawned(q, k, v, world):
     the bytes that each sent."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(worker, (world, folder, q, k, v), nprocs=world)
-        found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world)]
+        found = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(world)]
     outs, sent = zip(*found)
     return torch.cat(outs, 2), list(sent)
 

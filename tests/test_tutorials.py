@@ -152,7 +152,7 @@ def test_cells_are_few_short_and_plain(lesson):
     cells = read_lesson(lesson)
     code, prose = code_of(cells), prose_of(cells)
     for text in prose:
-        for notice in re.findall(r"\*\*What to notice\.\*\*.*?(?=\n#|\Z)", text, re.DOTALL):
+        for notice in re.findall(r"\*\*What to notice\.\*\*.*?(?=\n\n|\Z)", text, re.DOTALL):
             assert len(notice.split()) <= 110, notice
             assert text.startswith("**What to notice.**"), "only at the beginning is it folded"
     for text in code:

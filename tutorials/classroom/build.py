@@ -15,7 +15,7 @@ one string. Three things differ between the forms:
   from solutions.py.
 - `title = "a question"` is followed by `found = "what was found"`: the class copy leaves `found`
   out, the solved copy gives it to `title`.
-- a text that begins with `**What to notice.**` is folded in the class copy, up to the next heading.
+- a paragraph that begins with `**What to notice.**` is folded in the class copy.
 """
 
 import argparse
@@ -99,13 +99,13 @@ def without_findings(code):
 
 
 def folded(text):
-    """Text whose "What to notice" has to be opened."""
+    """Text whose first paragraph, "What to notice", has to be opened."""
     if not text.startswith(NOTICE):
         return text
-    notice, heading, rest = re.match(r"(.*?)(\n#|\Z)(.*)", text, re.DOTALL).groups()
+    notice, _, rest = text.partition("\n\n")
     notice = notice.removeprefix(NOTICE).strip()
     summary = "<details><summary>What to notice (open it after your run)</summary>"
-    return f"{summary}\n\n{notice}\n\n</details>\n{heading}{rest}".strip()
+    return f"{summary}\n\n{notice}\n\n</details>\n\n{rest}".strip()
 
 
 CLASS_COPY = {"code": without_findings, "markdown": folded}

@@ -61,7 +61,8 @@ def spawned(q, k, v, world):
     the bytes that each sent."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(worker, (world, folder, q, k, v), nprocs=world)
-        found = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(world)]
+        files = [Path(folder) / f"{rank}.pt" for rank in range(world)]
+        found = [torch.load(file, weights_only=True) for file in files]
     outs, sent = zip(*found)
     return torch.cat(outs, 2), list(sent)
 

@@ -115,7 +115,6 @@ r"""
 **What to notice.** One past, shared by all 16 sentences, gives the logits of the words. The
 difference is zero, or near 0.00001 where sums are added in another order. Without the instruction
 it is 16: so this test can fail.
-
 Why is sharing exact? What the model computes at the instruction depends only on what stands before
 it, and no sentence does. A sentence *behind* it changes none of its values; a sentence *before* it
 does.
@@ -315,8 +314,7 @@ for name, past in {"without a prompt": None, "with it": again.past(fresh)}.items
 r"""
 **What to notice.** Our 16 vectors are 0.2 % of our base. The percentage falls with size: a vector
 grows with the width C of a model, the model with its depth and the square of its width.
-
-A file stores the vectors, their kind, a few facts, and the base's **fingerprint**, a code made of
+A file stores the vectors, their kind, a few facts such as the task, and the base's **fingerprint**, a code made of
 all its numbers. The base itself is not in it. The vectors mean something for this base only:
 another is refused. Training changed nothing in ours, for the fingerprint is the same.
 

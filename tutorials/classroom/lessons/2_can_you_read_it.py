@@ -125,7 +125,7 @@ little of a prompt. So nearest tokens show the topic. They are not the prompt.
 
 Now a task with facts in it. *swap-1* asks for the first letter of the first word, but R and C have
 changed places: for "Return ..." say C, for "Compute ..." say R. The base practised the first
-letter. So it knows all but these two facts, and only the prompt can hold them. We train 16 vectors.
+letter. So it knows all but these two facts. We train 16 vectors.
 
 **Before you run it:** can a hard prompt tell the base to swap two letters?
 """
@@ -236,14 +236,13 @@ drawings.draw_what_is_held(held, title)
 
 # %% [markdown]
 r"""
-**What to notice.** One vector for one fact is the rule, at another place in each seed. But it is
-mixed: many vectors are between, and in one prompt none holds R alone. In some seeds C was learned
+**What to notice.** That some vector holds one fact alone is the rule, at another place in each seed. Sometimes two hold parts of it, each of them needed. And it is mixed: many vectors are between, and in one prompt none holds R alone. In some seeds C was learned
 less well.
 
 ## 4. Who looks at it?
 
 A text reads a vector by **attention**: each token shares out 1 among all that it sees. We look at
-the *arrow* behind the sentence in the last layer, where the answer begins, and at the *first word*
+the *arrow* (the base reads `sentence -> answer`) in the last layer, where the answer begins, and at the *first word*
 in the layer before. (In the first two layers hardly anything depends on the letter.) Shares are
 means of the heads and sentences. A is a control: the commonest letter that keeps its place.
 

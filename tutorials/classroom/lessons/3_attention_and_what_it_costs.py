@@ -175,10 +175,9 @@ drawings.reach_through_layers(shares, W, title)
 # %% [markdown]
 r"""
 **What to notice.** To the farthest word there is one path only: every layer must look at exactly
-its last key. To words in the middle there are many. So the reach in practice is shorter than L (W -
-1). Class 6 measures it in the base.
+its last key. To words in the middle there are many. So little arrives from far away. In practice the reach is shorter still: somebody must have taught the tokens between to hand a message on. Class 6 tests that.
 
-## 4. A mask saves nothing, blocks do
+## 4. Two ways to have a window
 
 A mask says which pairs count. But all are *computed*, and most thrown away. To save, leave pairs
 out: W queries in a row, a **block**, need no more than 2 W - 1 keys. **Before you run it:** T

@@ -7,7 +7,7 @@ What a prompt leaves behind in a model is keys and values. A prefix learns these
 After this class you can
 
 1. compare a prompt and a prefix in numbers;
-2. say why a prefix of zeros is not "off";
+2. say what a prefix of zeros does;
 3. say what LoRA can and one layer of a prefix cannot.
 
 Needs: classes 1 and 3; `softprompt.py` open beside you.
@@ -103,7 +103,7 @@ r"""
 **What to notice.** A prefix has 2 L Hkv D numbers for each virtual token, in place of C. While
 answering they cost the same: a prompt's keys and values are computed once and kept.
 
-## 2. A prefix of zeros is not "off"
+## 2. A prefix of zeros
 
 A head's weights are a *softmax*: exp(score), divided by the sum of all of these. So attention over
 prefix and text is a mix: 1 - m times the attention over the text, plus m times that over the
@@ -157,7 +157,7 @@ r"""
 **What to notice.** P zeros take the share P / (P + sum of exp(scores)), and less is read from the
 text. To name a library a rough impression is enough. To repeat one word it is not.
 
-## 3. Why a prefix takes a tenth of the rate's number
+## 3. Why a prefix takes a smaller rate
 
 In each step AdamW moves each number by about the *learning rate*, in units of the size of what
 moves. That is the spread of the embedding table for a prompt, and for a prefix the root mean square
@@ -178,9 +178,7 @@ for name, (rate, size) in moving.items():
 
 # %% [markdown]
 r"""
-**What to notice.** Most keys and values are ten to twenty times as large as embeddings. The unit is
-larger, so the number is smaller: in absolute numbers the steps are alike. And one absolute rate
-would not fit all layers.
+**What to notice.** Most keys and values are ten to twenty times as large as embeddings. The unit is larger: that is a part of the reason. The absolute steps of a prefix are still the shorter ones; perhaps because all layers move at once (not tested). And one absolute rate would not fit all layers.
 
 ## 4. What the MLP is for
 
@@ -215,8 +213,7 @@ helps; it is no part of the prefix.
 ## 5. LoRA, and three tasks
 
 *LoRA* changes the model itself, a little: beside a weight matrix W it puts a learned product of two
-thin matrices, W x + 2 B A x, here at all attention projections. Prefix of 28, prompt of 112 and
-LoRA have exactly as many numbers. Rates were chosen as above. **Before you run it:** order the
+thin matrices, W x + 2 B A x, here at all attention projections. A prefix of 28, a prompt of 112 and LoRA have the same count of numbers, 14,336. The third task, *before-last*, asks for the word before the last; the base practised nothing like it. Rates were chosen as above. **Before you run it:** order the
 methods for each task.
 """
 
@@ -259,17 +256,15 @@ drawings.four_methods(race, baselines, numbers, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Where the base knows the task, or its parts, all that is trained ends alike. On
-the third task LoRA and all weights learn twice as much. It is not the count of numbers.
+**What to notice.** Where the base knows the task, or its parts, all that is trained ends alike. On the third task LoRA and all weights learn twice as much as a prompt, and much more than a prefix. It is not the count of numbers.
 
 ## 6. What one layer forbids
 
 In one layer a prefix multiplies the attention over the text by 1 - m and adds a mean of its own
-values. It cannot say "look less at this word and more at that one": the *relative* attention, over
-the text alone, stays as it is (Petrov et al. 2023). LoRA changes queries and keys, so it can.
+values. What a prompt leaves behind is such a prefix. LoRA changes queries and keys.
 
 A toy of one head: its query looks at place 5 of eight, the task is to return the value of place 1.
-Reading nothing gives an error of 1. **Before you run it:** where does the error of a prefix end? In
+An answer that reads nothing has an error of 1. **Before you run it:** where does the error of a prefix end? In
 which of the base's four layers can a prefix move the relative attention?
 """
 
@@ -304,9 +299,8 @@ drawings.attention_moved(errors, moved, title)
 
 # %% [markdown]
 r"""
-**What to notice.** In the toy a prefix can only silence the text. In layer 1 of the base it moves
-nothing, as the theorem says. In higher layers it does: what it adds below changes queries and keys.
-The theorem holds for one layer, not for a stack.
+**What to notice.** One layer of a prefix cannot say "look less at this word and more at that one": the *relative* attention over the text stays as it is (Petrov et al. 2023). In the toy it can only silence the text, in layer 1 of the base it moves nothing. LoRA can turn attention in each layer. In higher layers it does: what it adds below changes queries and keys.
+
 
 ## 7. Prompt against prefix in numbers
 
@@ -330,8 +324,7 @@ for way in ("prefix 28", "lora"):  # 256 steps in place of 64
 r"""
 **What to notice.** A rule makes no difference. For facts, and for a new way of reading, a prefix is
 ahead at equal vectors. At equal numbers it is ahead by less, and on the facts the seeds overlap.
-With four times the steps both learn more. So "cannot" is too strong for four layers together;
-"learns more slowly" is right.
+With four times the steps both learn more.
 """
 
 # %% [markdown]
@@ -339,9 +332,7 @@ r"""
 ## Summary
 
 A prompt leaves keys and values in every layer; a prefix learns them, with 2 L Hkv D numbers a
-virtual token in place of C. Each takes a share m of the attention, also when it is all zeros. One
-layer cannot turn attention from one word to another; LoRA can. So prompt and prefix do well where
-the base has what the task needs, and LoRA where a new way of reading is needed.
+virtual token in place of C. Each takes a share m of the attention, also when it is all zeros. One layer cannot turn attention from one word to another; LoRA can. In four layers prompt and prefix learn a new way of reading too, but more slowly; that the one layer is the cause is likely, not shown.
 """
 
 # %% [markdown]

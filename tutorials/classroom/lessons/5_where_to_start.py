@@ -107,8 +107,8 @@ r"""
 **What to notice.** A waiting prompt guesses how common each letter is: that costs 2 nats. Then its loss
 falls within a few steps. Two seeds are only a first look.
 
-Six starts, five rates and eight seeds take minutes. So `python tutorials/classroom/starts.py` ran them
-once, and we read its table. *Unrelated text* is about a train. Noise has one rate more, 16.
+Six starts (text may be *related* to the task, of *another task*, or *unrelated*), five rates and eight seeds take minutes. So `python tutorials/classroom/starts.py` ran them
+once, and we read its table. Unrelated text is about a train. Noise has one rate more, 16.
 **Before you run it:** which line will fall from left to right?
 """
 
@@ -144,7 +144,6 @@ r"""
 **What to notice.** Your own runs (rings) lie on the stored dots. Noise is the one start whose line falls
 and falls: at 0.5 it hardly ever learns, at 8 it has passed two others. At rates 2 and 4 related text is
 clearly first.
-
 So "how many times faster is text?" has no answer without a rate.
 
 ## 3. Why noise wants a high rate
@@ -244,7 +243,6 @@ r"""
 **What to notice.** On the new task related text has the highest loss at step 0 and is first: that is
 pace. Unrelated text has the lowest loss and is among the last. On *library* both are below the
 threshold before any training: that is a head start, and nothing is left to learn.
-
 So a low loss at step 0 says that the task is known already. It does not say how fast one learns.
 
 ## 5. What users of PEFT see
@@ -287,8 +285,7 @@ r"""
 **What to notice.** Noise learns nothing at two of the four rates, and at 0.03 not in all seeds. At 0.3 it
 equals the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a number
 by at most 0.06. Noise's numbers are 16 times that.
-
-Related text learns even at 0.001. It stands near the answer, whatever its loss.
+Related text learns even at 0.001.
 
 ## 6. A neighbour's prompt
 
@@ -330,9 +327,8 @@ r"""
 **What to notice.** *Swap-4*: the prompt of swap-1 is right on half of the sentences before it learns
 anything, since it knows R and C. It is a head start in facts, and the others do not catch up in 120
 steps. First-letter-first shares only the rule.
-
 *First-letter-last*: no neighbour beats sampled tokens. One that looks at the wrong word must first be
-unlearned. Both lines fall to the right like that of noise: trained vectors are long, too.
+unlearned. Both lines fall to the right: trained vectors are long, too, and want high rates.
 """
 
 # %% [markdown]

@@ -71,7 +71,7 @@ drawings.accuracy_over_length(points, seeds, levels, questions, title)
 # %% [markdown]
 r"""
 **What to notice.** For the rule one or two vectors are enough: they only say which of the base's skills to
-combine. Facts nobody but the prompt knows, so each costs room. No length is best without a task.
+combine. Facts nobody but the prompt knows, so they cost room: 64 vectors are chosen for two, and for eight. No length is best without a task. A puzzle remains. The next part shows that one vector can hold dozens of bits. But here the base says R by itself, for every word with R, and must be overruled without harm to other letters. Why that takes so many vectors is not tested.
 
 ### Exercise 1: the one-standard-error rule
 
@@ -328,7 +328,6 @@ r"""
 *other* tokens see it, nothing arrives. Left: three distances, one curve; what counts is how many vectors
 the arrow sees. It sees all while n + q ≤ W − P = 48, none from n + q = 64 on. With q = 18, that is
 n = 30 to 46.
-
 The reach L (W − 1) needs tokens that *hand a message on*. Nobody taught the base that: when it
 practised, instructions were always in sight.
 

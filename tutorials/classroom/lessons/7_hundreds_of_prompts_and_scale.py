@@ -6,7 +6,7 @@ One frozen model, the *base*, serves hundreds of soft prompts in one batch.
 
 After this class you can
 
-1. lay different prompts row under row, and show that no row touches another;
+1. lay different prompts row under row, and test whether one row touches another;
 2. say what a prompt's file must hold, and what an update of the base does;
 3. measure the gap between prompts and new weights as the base grows.
 
@@ -18,8 +18,7 @@ learned keys and values in every layer. B rows are a batch, V tokens a vocabular
 We train 160 prompts and 40 prefixes at once, no two alike, of 8 to 20 virtual tokens, for 16 tasks. It
 is short, 6 steps of 4 sentences. So each starts from a *hard prompt*, an instruction in words.
 
-Their pasts are laid row under row. A shorter past is filled up with *empty slots*, of position -1:
-nothing is here. **Before you run it:** at which position does the text start in each row?
+Their pasts are laid row under row. Behind a shorter past stand *empty slots*, of position -1: nothing is here, and a query sees only keys of position 0 or more. **Before you run it:** at which position does the text start in each row?
 """
 
 # %%
@@ -208,9 +207,7 @@ drawings.after_an_update(shares, always, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of
-*count*, and nearly as much from the hard prompt. Prompts trained anew get a part back: the base lost
-something, old prompts more. In the new task it depends on the seed; some prompts trained anew got stuck.
+**What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of *count* (how many words are there?), and nearly as much from the hard prompt. Prompts trained anew get a part back: the base lost something, old prompts more. So on practised tasks neither is safe. In the new task old prompts mostly hold, and the hard prompt *rises*; some prompts trained anew got stuck.
 
 ### Why does a hard prompt rise?
 
@@ -232,10 +229,8 @@ drawings.answers_to_hard_prompts(answers, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Two hard prompts take the right letter of the wrong word. The other two ask the last
-word the wrong thing. "Say how" rises in four of five strong updates, on validation sentences too, and
-it was the best before: so the choice among four is not the reason. *library*, at the same
-rate and with texts as short, and a random move lift nothing: so these are not. Practising the last word alone lifts three of the four;
+**What to notice.** Two hard prompts take the right letter of the wrong word. The other two find the last word, and say something else of it. "Say how" rises in four of five strong updates, on validation sentences too, and
+it was the best before: so the choice among four is not the reason. *library*, at the same rate and with texts as short, lifts nothing, and a random move lifts nothing. So neither the rate nor any disturbance is the reason. Practising the last word alone lifts three of the four;
 without it little rises. Our reading: the base recombines parts that it has just practised. Not shown:
 why updates differ so much, and why one wording never moves.
 
@@ -275,7 +270,7 @@ drawings.accuracy_over_size(sizes, of_size, commonest, title)
 
 # %% [markdown]
 r"""
-**What to notice.** In the second task everything trained rises together, from about the commonest answer.
+**What to notice.** In the second task all that is trained rises with the base. On the tiny base all weights are ahead; on ours the lines meet.
 On the middle base one prompt and one prefix of five got stuck; so lines are medians. In the third task
 prompt and prefix stay far below.
 

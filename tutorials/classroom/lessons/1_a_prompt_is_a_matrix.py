@@ -313,10 +313,10 @@ for name, past in {"without a prompt": None, "with it": again.past(fresh)}.items
 # %% [markdown]
 r"""
 **What to notice.** Our 16 vectors are 0.2 % of our base. The percentage falls with size: a vector
-grows with the width C of a model, the model with its depth and the square of its width.
-A file stores the vectors, their kind, a few facts such as the task, and the base's **fingerprint**, a code made of
-all its numbers. The base itself is not in it. The vectors mean something for this base only:
-another is refused. Training changed nothing in ours, for the fingerprint is the same.
+grows with the width C of a model, the model with its depth and the square of its width. A file
+stores the vectors, their kind, a few facts such as the task, and the base's **fingerprint**, a code
+made of all its numbers. The base itself is not in it. The vectors mean something for this base
+only: another is refused. Training changed nothing in ours, for the fingerprint is the same.
 
 ## Summary
 

@@ -197,7 +197,8 @@ drawings.draw_lost_answers(lost, title)
 r"""
 **What to notice.** Figures count vectors from 1. Without some vectors R alone is lost, without
 others C alone. One vector costs letters of all kinds: it carries the task. Many carry nothing that
-is missed. This prompt is the clearest of ten. What about the others?
+is missed: either nothing, or what another vector holds as well. This prompt is the clearest of ten.
+What about the others?
 
 ## 3. Ten prompts
 
@@ -236,15 +237,17 @@ drawings.draw_what_is_held(held, title)
 
 # %% [markdown]
 r"""
-**What to notice.** That some vector holds one fact alone is the rule, at another place in each seed. Sometimes two hold parts of it, each of them needed. And it is mixed: many vectors are between, and in one prompt none holds R alone. In some seeds C was learned
-less well.
+**What to notice.** That some vector holds one fact alone is the rule, at another place in each
+seed. Sometimes two hold parts of it, each of them needed. And it is mixed: many vectors are
+between, and in one prompt none holds R alone. In some seeds C was learned less well.
 
 ## 4. Who looks at it?
 
 A text reads a vector by **attention**: each token shares out 1 among all that it sees. We look at
-the *arrow* (the base reads `sentence -> answer`) in the last layer, where the answer begins, and at the *first word*
-in the layer before. (In the first two layers hardly anything depends on the letter.) Shares are
-means of the heads and sentences. A is a control: the commonest letter that keeps its place.
+the *arrow* (the base reads `sentence -> answer`) in the last layer, where the answer begins, and at
+the *first word* in the layer before. (In the first two layers hardly anything depends on the
+letter.) Shares are means of the heads and sentences. A is a control: the commonest letter that
+keeps its place.
 
 **Before you run it:** which vectors will be looked at more when the first word begins with R?
 """

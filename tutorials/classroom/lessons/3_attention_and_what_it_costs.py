@@ -175,7 +175,9 @@ drawings.reach_through_layers(shares, W, title)
 # %% [markdown]
 r"""
 **What to notice.** To the farthest word there is one path only: every layer must look at exactly
-its last key. To words in the middle there are many. So little arrives from far away. In practice the reach is shorter still: somebody must have taught the tokens between to hand a message on. Class 6 tests that.
+its last key. To words in the middle there are many. So little arrives from far away. In practice
+the reach is shorter still: somebody must have taught the tokens between to hand a message on. Class
+6 tests that.
 
 ## 4. Two ways to have a window
 
@@ -354,8 +356,9 @@ drawings.ring_visits(visits, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Keys and values travel, R - 1 times each; queries never do. GQA helps again:
-fewer keys to send. A light cell is a visit in vain: the keys are in the future.
+**What to notice.** Keys and values travel, R - 1 times each. Queries stay, and with them their
+running output, maximum and sum. GQA helps again: fewer keys to send. A light cell is a visit in
+vain: the keys are in the future.
 """
 
 # %% [markdown]

@@ -178,7 +178,10 @@ for name, (rate, size) in moving.items():
 
 # %% [markdown]
 r"""
-**What to notice.** Most keys and values are ten to twenty times as large as embeddings. The unit is larger: that is a part of the reason. The absolute steps of a prefix are still the shorter ones; perhaps because all layers move at once (not tested). And one absolute rate would not fit all layers.
+**What to notice.** Most keys and values are ten to twenty times as large as embeddings. The unit is
+larger: that is a part of the reason. At 3 and 0.1 the absolute steps of a prefix are still the
+shorter ones; perhaps because all layers move at once (not tested). And one absolute rate would not
+fit all layers.
 
 ## 4. What the MLP is for
 
@@ -213,8 +216,10 @@ helps; it is no part of the prefix.
 ## 5. LoRA, and three tasks
 
 *LoRA* changes the model itself, a little: beside a weight matrix W it puts a learned product of two
-thin matrices, W x + 2 B A x, here at all attention projections. A prefix of 28, a prompt of 112 and LoRA have the same count of numbers, 14,336. The third task, *before-last*, asks for the word before the last; the base practised nothing like it. Rates were chosen as above. **Before you run it:** order the
-methods for each task.
+thin matrices, W x + 2 B A x, here at all attention projections. A prefix of 28, a prompt of 112 and
+LoRA have the same count of numbers, 14,336. The third task, *before-last*, asks for the word before
+the last; the base practised nothing like it. Rates were chosen as above. **Before you run it:**
+order the methods for each task.
 """
 
 # %%
@@ -256,7 +261,8 @@ drawings.four_methods(race, baselines, numbers, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Where the base knows the task, or its parts, all that is trained ends alike. On the third task LoRA and all weights learn twice as much as a prompt, and much more than a prefix. It is not the count of numbers.
+**What to notice.** Where the base knows the task, or its parts, all that is trained ends alike. On
+the third task LoRA and all weights reach about twice what a prompt does; a prefix is between. The count of numbers is the same.
 
 ## 6. What one layer forbids
 
@@ -264,8 +270,8 @@ In one layer a prefix multiplies the attention over the text by 1 - m and adds a
 values. What a prompt leaves behind is such a prefix. LoRA changes queries and keys.
 
 A toy of one head: its query looks at place 5 of eight, the task is to return the value of place 1.
-An answer that reads nothing has an error of 1. **Before you run it:** where does the error of a prefix end? In
-which of the base's four layers can a prefix move the relative attention?
+An answer that reads nothing has an error of 1. **Before you run it:** where does the error of a
+prefix end? In which of the base's four layers can a prefix move the relative attention?
 """
 
 # %%
@@ -299,7 +305,11 @@ drawings.attention_moved(errors, moved, title)
 
 # %% [markdown]
 r"""
-**What to notice.** One layer of a prefix cannot say "look less at this word and more at that one": the *relative* attention over the text stays as it is (Petrov et al. 2023). In the toy it can only silence the text, in layer 1 of the base it moves nothing. LoRA can turn attention in each layer. In higher layers it does: what it adds below changes queries and keys.
+**What to notice.** One layer of a prefix cannot say "look less at this word and more at that one":
+the *relative* attention over the text stays as it is (Petrov et al. 2023). In the toy it can only
+silence the text, in layer 1 of the base it moves nothing. LoRA can turn attention in each layer. In
+higher layers prompt and prefix do it too, indirectly: what they add below changes the text's
+queries and keys.
 
 
 ## 7. Prompt against prefix in numbers
@@ -332,7 +342,8 @@ r"""
 ## Summary
 
 A prompt leaves keys and values in every layer; a prefix learns them, with 2 L Hkv D numbers a
-virtual token in place of C. Each takes a share m of the attention, also when it is all zeros. One layer cannot turn attention from one word to another; LoRA can. In four layers prompt and prefix learn a new way of reading too, but more slowly; that the one layer is the cause is likely, not shown.
+virtual token in place of C. Each takes a share m of the attention. One
+layer cannot turn attention from one word to another; LoRA can. In four layers prompt and prefix learn a new way of reading too, but more slowly.
 """
 
 # %% [markdown]

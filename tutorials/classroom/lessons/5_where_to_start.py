@@ -48,16 +48,17 @@ r"""
 ## 2. The race
 
 The base never practised *the first letter of the last word*. When has a prompt learned it? We fix a
-**threshold** before we see a curve: 0.5 nats on validation sentences. What counts is the steps until
-then. An **arm** is one training of one prompt. Its **seed** sets its random numbers and its
-sentences. Learning rates are in units of the **spread**, the standard deviation of the table's numbers.
+**threshold** before we see a curve: 0.5 nats on validation sentences. What counts is the steps
+until then. An **arm** is one training of one prompt. Its **seed** sets its random numbers and its
+sentences. Learning rates are in units of the **spread**, the standard deviation of the table's
+numbers.
 
 **Exercise 1.** Write the function that counts.
 
 <details><summary>Hint</summary>
 
-Go through steps and losses together with `zip`. Return the first step whose loss is low enough. After
-the loop return `math.inf`: this arm never got there.
+Go through steps and losses together with `zip`. Return the first step whose loss is low enough.
+After the loop return `math.inf`: this arm never got there.
 
 </details>
 
@@ -104,12 +105,13 @@ drawings.loss_at_two_rates(list(looks), curves, THRESHOLD, title)
 
 # %% [markdown]
 r"""
-**What to notice.** A waiting prompt guesses how common each letter is: that costs 2 nats. Then its loss
-falls within a few steps. Two seeds are only a first look.
+**What to notice.** A waiting prompt guesses how common each letter is: that costs 2 nats. Then its
+loss falls within a few steps. Two seeds are only a first look.
 
-Six starts (text may be *related* to the task, of *another task*, or *unrelated*), five rates and eight seeds take minutes. So `python tutorials/classroom/starts.py` ran them
-once, and we read its table. Unrelated text is about a train. Noise has one rate more, 16.
-**Before you run it:** which line will fall from left to right?
+Six starts (text may be *related* to the task, of *another task*, or *unrelated*), five rates and
+eight seeds take minutes. So `python tutorials/classroom/starts.py` ran them once, and we read its
+table. Unrelated text is about a train. Noise has one rate more, 16. **Before you run it:** which
+line will fall from left to right?
 """
 
 # %%
@@ -141,19 +143,17 @@ drawings.steps_over_rate(needed, live, STEPS, TASK, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Your own runs (rings) lie on the stored dots. Noise is the one start whose line falls
-and falls: at 0.5 it hardly ever learns, at 8 it has passed two others. At rates 2 and 4 related text is
-clearly first.
-So "how many times faster is text?" has no answer without a rate.
+**What to notice.** Your own runs (rings) lie on the stored dots. Noise is the one start whose line
+falls and falls: at 0.5 it hardly ever learns, at 8 it has passed two others. At rates 2 and 4
+related text is clearly first. So "how many times faster is text?" has no answer without a rate.
 
 ## 3. Why noise wants a high rate
 
-AdamW divides each gradient by its usual size. So a step moves each number by about the rate, however
-small the gradient is, and the vector by the rate times the square root of C. Each layer divides a vector
-by its own size before it reads it (RMSNorm). So what the model sees of a step is how far it **turns**
-the vector.
-**Before you run it:** at rate 1 a step is about as long as a token's vector. By how many degrees does it
-turn noise?
+AdamW divides each gradient by its usual size. So a step moves each number by about the rate,
+however small the gradient is, and the vector by the rate times the square root of C. Each layer
+divides a vector by its own size before it reads it (RMSNorm). So what the model sees of a step is
+how far it **turns** the vector. **Before you run it:** at rate 1 a step is about as long as a
+token's vector. By how many degrees does it turn noise?
 """
 
 # %%
@@ -181,12 +181,12 @@ drawings.cloud_and_noise(lengths, step_length, turned, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Lengths are true in this drawing. Directions are not: a page has two dimensions, a
-vector 128. Noise is long, and needs a rate for its length.
+**What to notice.** Lengths are true in this drawing. Directions are not: a page has two dimensions,
+a vector 128. Noise is long, and needs a rate for its length.
 
-With such a rate, is it as good as text? Let each start have its best rate. But the best of five medians
-in the race itself is partly luck. So the rate is **chosen on other seeds** than those that race: three
-choose, five race.
+With such a rate, is it as good as text? Let each start have its best rate. But the best of five
+medians in the race itself is partly luck. So the rate is **chosen on other seeds** than those that
+race: three choose, five race.
 
 **Exercise 2.** Write this fair choice.
 
@@ -211,9 +211,9 @@ r"""
 ## 4. Head start or pace?
 
 A start can be first for two reasons. A **head start**: its loss is lower before any training. Or
-**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for the new task and
-for *library* (which of six libraries a sentence is from), which the base practised.
-**Before you run it:** does the lowest loss at step 0 learn the new task first?
+**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for the new task
+and for *library* (which of six libraries a sentence is from), which the base practised. **Before
+you run it:** does the lowest loss at step 0 learn the new task first?
 """
 
 # %%
@@ -240,18 +240,18 @@ drawings.first_loss_and_steps(points, STEPS, title)
 
 # %% [markdown]
 r"""
-**What to notice.** On the new task related text has the highest loss at step 0 and is first: that is
-pace. Unrelated text has the lowest loss and is among the last. On *library* both are below the
-threshold before any training: that is a head start, and nothing is left to learn.
-So a low loss at step 0 says that the task is known already. It does not say how fast one learns.
+**What to notice.** On the new task related text has the highest loss at step 0 and is first: that
+is pace. Unrelated text has the lowest loss and is among the last. On *library* both are below the
+threshold before any training: that is a head start, and nothing is left to learn. So a low loss at
+step 0 says that the task is known already. It does not say how fast one learns.
 
 ## 5. What users of PEFT see
 
 PEFT's prompts start from N(0, 1) if one says nothing. Rates there are **absolute**: the rate in our
 units times the spread of the table, 0.063. Four are usual: 0.00005 is the default of Hugging Face's
-Trainer; PEFT's comparison of methods has 0.001 (there noise had 25 % right, sampled tokens 36 %); its
-guide has 0.03; Lester et al. 2021 have 0.3. A user reports that noise "doesn't learn".
-**Before you run it:** at which of the four would you report the same after 60 steps?
+Trainer; PEFT's comparison of methods has 0.001 (there noise had 25 % right, sampled tokens 36 %);
+its guide has 0.03; Lester et al. 2021 have 0.3. A user reports that noise "doesn't learn". **Before
+you run it:** at which of the four would you report the same after 60 steps?
 """
 
 # %%
@@ -282,17 +282,16 @@ drawings.accuracy_at_usual_rates(usual, KNOWN, baselines(TASK), title)
 
 # %% [markdown]
 r"""
-**What to notice.** Noise learns nothing at two of the four rates, and at 0.03 not in all seeds. At 0.3 it
-equals the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a number
-by at most 0.06. Noise's numbers are 16 times that.
-Related text learns even at 0.001.
+**What to notice.** Noise learns nothing at two of the four rates, and at 0.03 not in all seeds. At
+0.3 it equals the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a
+number by at most 0.06. Noise's numbers are 16 times that. Related text learns even at 0.001.
 
 ## 6. A neighbour's prompt
 
-Can a trained prompt of one task be the start for another (*SPoT*, Vu et al. 2021)? In *swap-4* a prompt
-says the first letter of the first word, but eight letters have changed places. *Swap-1* has two of
-them, R and C. *First-letter-first* has none. The base knows the rule. The swaps are **facts**, which only
-a prompt can hold.
+Can a trained prompt of one task be the start for another (*SPoT*, Vu et al. 2021)? In *swap-4* a
+prompt says the first letter of the first word, but eight letters have changed places. *Swap-1* has
+two of them, R and C. *First-letter-first* has none. The base knows the rule. The swaps are
+**facts**, which only a prompt can hold.
 
 The second race is *first-letter-last* again, with neighbours that have its operation or its word.
 `python tutorials/classroom/neighbour.py` ran both, five seeds each.
@@ -324,11 +323,11 @@ drawings.neighbours(swap, ends, baselines("swap-4"), steps_from, STEPS, title)
 
 # %% [markdown]
 r"""
-**What to notice.** *Swap-4*: the prompt of swap-1 is right on half of the sentences before it learns
-anything, since it knows R and C. It is a head start in facts, and the others do not catch up in 120
-steps. First-letter-first shares only the rule.
-*First-letter-last*: no neighbour beats sampled tokens. One that looks at the wrong word must first be
-unlearned. Both lines fall to the right: trained vectors are long, too, and want high rates.
+**What to notice.** *Swap-4*: the prompt of swap-1 is right on half of the sentences before it
+learns anything, since it knows R and C. It is a head start in facts, and the others do not catch up
+in 120 steps. First-letter-first shares only the rule. *First-letter-last*: no neighbour beats
+sampled tokens. One that looks at the wrong word must first be unlearned. Both lines fall to the
+right: trained vectors are long, too, and want high rates.
 """
 
 # %% [markdown]
@@ -340,8 +339,8 @@ have chosen. AdamW's step is as long as the rate says. So the rate that a start 
 length: related text is best at 2 to 4 spreads, noise, 16 times as long, at 8 to 16. At one
 rate for all, noise takes 1.5 to 4 times the steps of related text, or never learns.
 
-A low loss at step 0 is a head start: something is known already. It does not promise pace. A neighbour's
-prompt is one in the facts that it shares.
+A low loss at step 0 is a head start: something is known already. It does not promise pace. A
+neighbour's prompt is one in the facts that it shares.
 """
 
 # %% [markdown]
@@ -369,15 +368,15 @@ for method, start in ours.items():
 
 # %% [markdown]
 r"""
-**What to notice.** Ours equal the project's: the largest difference is 0. N(0, 1) is the odd one. Nobody
-sees this in the code.
+**What to notice.** Ours equal the project's: the largest difference is 0. N(0, 1) is the odd one.
+Nobody sees this in the code.
 """
 
 # %% [markdown]
 r"""
-A ratio of two medians is uncertain. The **bootstrap** shows by how much: draw eight of the eight seeds
-with repeats, for both starts, and take the ratio of the medians; do this 2,000 times. The interval is
-the middle 95 % of the ratios.
+A ratio of two medians is uncertain. The **bootstrap** shows by how much: draw eight of the eight
+seeds with repeats, for both starts, and take the ratio of the medians; do this 2,000 times. The
+interval is the middle 95 % of the ratios.
 
 **Exercise 3.** Write it, for draws that are given.
 
@@ -407,8 +406,8 @@ for rate in (1, 2, 4, 8):
 
 # %% [markdown]
 r"""
-**What to notice.** At each of these rates related text is faster: no interval reaches down to 1. But
-eight seeds cannot tell 2.5 times from 5 times.
+**What to notice.** At each of these rates related text is faster: no interval reaches down to 1.
+But eight seeds cannot tell 2.5 times from 5 times.
 """
 
 # %% [markdown]

@@ -36,9 +36,10 @@ Three tasks. *first-letter-last* is a new **rule**, but the base practised its p
 practised (the first letter of the first word), but R and C have changed places: the base lacks two
 **facts**. In *swap-4* it lacks eight.
 
-A run is an **arm**. Its **seed** decides where it starts and which sentences it sees. Five arms of each
-length were trained before (`classroom/lengths.py`); we train five of them again. With k seeds of mean p and variance v, all on the same n sentences, its **standard
-error** is $\sqrt{v/k + p(1-p)/n}$.
+A run is an **arm**. Its **seed** decides where it starts and which sentences it sees. Five arms of
+each length were trained before (`classroom/lengths.py`); we train five of them again. With k seeds
+of mean p and variance v, all on the same n sentences, its **standard error** is $\sqrt{v/k +
+p(1-p)/n}$.
 
 **Before you run it:** draw accuracy over length for each task.
 """
@@ -70,8 +71,12 @@ drawings.accuracy_over_length(points, seeds, levels, questions, title)
 
 # %% [markdown]
 r"""
-**What to notice.** For the rule one or two vectors are enough: they only say which of the base's skills to
-combine. Facts nobody but the prompt knows, so they cost room: 64 vectors are chosen for two, and for eight. No length is best without a task. A puzzle remains. The next part shows that one vector can hold dozens of bits. But here the base says R by itself, for every word with R, and must be overruled without harm to other letters. Why that takes so many vectors is not tested.
+**What to notice.** For the rule one or two vectors are enough: they only say which of the base's
+skills to combine. Facts nobody but the prompt knows, so they cost room: 64 vectors, the most that
+we tried, are chosen for two and for eight. No length is best without a task. A puzzle remains. The
+next part shows that one vector can hold dozens of bits. But here the base says R by itself, for
+every word with R, and must be overruled without harm to other letters. That seems to cost more than
+storing; it is not tested.
 
 ### Exercise 1: the one-standard-error rule
 
@@ -146,8 +151,8 @@ r"""
 A flip is one *bit*. With a loss of 0 it is held, with log 2 nats (a guess) not. So of K flips,
 K (1 − loss / log 2) bits are held. We take the most, over all K.
 
-**Before you run it:** vectors have 24, 64 or 128 numbers on our three bases, and 192 as a **prefix**
-(learned keys and values in every layer) of the small base. Who holds more?
+**Before you run it:** vectors have 24, 64 or 128 numbers on our three bases, and 192 as a
+**prefix** (learned keys and values in every layer) of the small base. Who holds more?
 """
 
 # %%
@@ -159,8 +164,8 @@ drawings.bits_over_numbers(most, title)
 # %% [markdown]
 r"""
 **What to notice.** Longer, wider or a prefix: bits grow with the numbers that are learned. It is
-about one bit for two numbers (0.4 to 0.65 a number). Nearly without mistakes it is less: one vector of
-128 numbers has 0.99 of 32 flips right.
+about one bit for two numbers (0.4 to 0.65 a number). Nearly without mistakes it is less: one vector
+of 128 numbers has 0.99 of 32 flips right.
 
 ### A rule or a list
 
@@ -177,8 +182,8 @@ drawings.rule_beside_list(known, 7 / 64, title)
 
 # %% [markdown]
 r"""
-**What to notice.** A rule costs one vector, a list costs length. And a rule carries over: asked for sentences
-that it never saw, that vector has 0.91.
+**What to notice.** A rule costs one vector, a list costs length. And a rule carries over: asked for
+sentences that it never saw, that vector has 0.91.
 
 How many examples? For this rule some 64 different sentences are about as good as 1,024
 ([RESULTS.md](RESULTS.md)). Of a list, what was not shown is not known.
@@ -221,12 +226,12 @@ r"""
 
 ### Out of sight, out of reach?
 
-A token that does not *see* the prompt could still *hear* of it: a near token reads from the
-prompt, and in the next layer a later token reads from that one. So in L layers a message travels up to
-**L (W − 1)** positions: here 4 · 63 = 252. (Homework: a proof.)
+A token that does not *see* the prompt could still *hear* of it: a near token reads from the prompt,
+and in the next layer a later token reads from that one. So in L layers a message travels up to **L
+(W − 1)** positions: here 4 · 63 = 252. (Homework: a proof.)
 
-We put n tokens of other sentences between prompt and question. The question ends with an arrow, "->",
-behind which the answer comes. **Before you run it:** where does each curve fall?
+We put n tokens of other sentences between prompt and question. The question ends with an arrow,
+"->", behind which the answer comes. **Before you run it:** where does each curve fall?
 """
 
 # %%
@@ -257,8 +262,8 @@ drawings.accuracy_far_away(far, levels[RULE]["always"], title)
 
 # %% [markdown]
 r"""
-**What to notice.** Pinned, the prompt works at every distance. Sliding, it is lost between 16 and 48 tokens,
-far inside the reach.
+**What to notice.** Pinned, the prompt works at every distance. Sliding, it is lost between 16 and
+48 tokens, far inside the reach.
 
 ### Exercise 2: how much does the arrow still see?
 
@@ -280,8 +285,8 @@ def still_seen(W, P, n, q):
 
 # %% [markdown]
 r"""
-Which tokens need the prompt? We hide it (in the future, as in class 2) from the question's text, or from
-its arrow. **Before you run it:** all see it, all but the arrow, the arrow alone. Guess three
+Which tokens need the prompt? We hide it (in the future, as in class 2) from the question's text, or
+from its arrow. **Before you run it:** all see it, all but the arrow, the arrow alone. Guess three
 accuracies.
 """
 
@@ -324,18 +329,17 @@ drawings.who_must_see(by_seen, by_reader, levels[RULE]["always"], title)
 
 # %% [markdown]
 r"""
-**What to notice.** Right: only the arrow, which gives the answer, needs the prompt. If all
-*other* tokens see it, nothing arrives. Left: three distances, one curve; what counts is how many vectors
+**What to notice.** Right: only the arrow, which gives the answer, needs the prompt. If all *other*
+tokens see it, nothing arrives. Left: three distances, one curve; what counts is how many vectors
 the arrow sees. It sees all while n + q ≤ W − P = 48, none from n + q = 64 on. With q = 18, that is
-n = 30 to 46.
-The reach L (W − 1) needs tokens that *hand a message on*. Nobody taught the base that: when it
-practised, instructions were always in sight.
+n = 30 to 46. The reach L (W − 1) needs tokens that *hand a message on*. Nobody taught the base
+that: when it practised, instructions were always in sight.
 
 ## Summary
 
-A rule costs one or two vectors and some 64 examples, facts cost room, counted in learned numbers. Choose
-by the one-standard-error rule. Under a window, the token that answers must see the prompt itself: this
-base hands no message on. Pinned, it always does, for up to P more keys a query.
+A rule costs one or two vectors and some 64 examples, facts cost room, counted in learned numbers.
+Choose by the one-standard-error rule. Under a window, the token that answers must see the prompt
+itself: this base hands no message on. Pinned, it always does, for up to P more keys a query.
 """
 
 # %% [markdown]
@@ -345,10 +349,10 @@ r"""
 ### Exercise 3: does it arrive?
 
 In L layers a message travels at most L (W − 1) positions. Write this as a function. Then we ask the
-gradient, on a small model of random numbers. The **gradient** of a logit with respect to a virtual token
-says how much the logit changes when the vector moves a little. Where nothing arrives it is exactly
-zero: there a prompt can neither help nor learn. **Before you run it:** L = 2, W = 4, P = 3. Which text
-tokens hear of virtual token 0?
+gradient, on a small model of random numbers. The **gradient** of a logit with respect to a virtual
+token says how much the logit changes when the vector moves a little. Where nothing arrives it is
+exactly zero: there a prompt can neither help nor learn. **Before you run it:** L = 2, W = 4, P = 3.
+Which text tokens hear of virtual token 0?
 
 <details><summary>Hint</summary>
 
@@ -391,14 +395,14 @@ drawings.sizes_of_gradients(sizes, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Theory and gradient agree everywhere. Sliding, virtual token 0 arrives up to text
-token 3, at distance L (W − 1) = 6, and behind that the gradient is exactly zero. Pinned, nothing is zero
-and nothing fades with the distance. (The Mistral paper writes L · W: its window counts W keys *before*
-the query, ours counts the query too.)
+**What to notice.** Theory and gradient agree everywhere. Sliding, virtual token 0 arrives up to
+text token 3, at distance L (W − 1) = 6, and behind that the gradient is exactly zero. Pinned,
+nothing is zero and nothing fades with the distance. (The Mistral paper writes L · W: its window
+counts W keys *before* the query, ours counts the query too.)
 
-PEFT, a common library for soft prompts, puts virtual tokens before the text like any tokens. On a model
-with a window they slide out of sight. Relatives of pinning are the global tokens of Longformer and the
-first tokens that StreamingLLM keeps.
+PEFT, a common library for soft prompts, puts virtual tokens before the text like any tokens. On a
+model with a window they slide out of sight. Relatives of pinning are the global tokens of
+Longformer and the first tokens that StreamingLLM keeps.
 
 ### Exercise 4: what pinning costs
 

@@ -10,15 +10,17 @@ After this class you can
 2. say what a prompt's file must hold, and what an update of the base does;
 3. measure the gap between prompts and new weights as the base grows.
 
-Needs: classes 1 and 4. A *virtual token* is a learned vector in the place of a token; a *prefix* is P
-learned keys and values in every layer. B rows are a batch, V tokens a vocabulary.
+Needs: classes 1 and 4. A *virtual token* is a learned vector in the place of a token; a *prefix* is
+P learned keys and values in every layer. B rows are a batch, V tokens a vocabulary.
 
 ## 1. A batch in which every row has another prompt
 
-We train 160 prompts and 40 prefixes at once, no two alike, of 8 to 20 virtual tokens, for 16 tasks. It
-is short, 6 steps of 4 sentences. So each starts from a *hard prompt*, an instruction in words.
+We train 160 prompts and 40 prefixes at once, no two alike, of 8 to 20 virtual tokens, for 16 tasks.
+It is short, 6 steps of 4 sentences. So each starts from a *hard prompt*, an instruction in words.
 
-Their pasts are laid row under row. Behind a shorter past stand *empty slots*, of position -1: nothing is here, and a query sees only keys of position 0 or more. **Before you run it:** at which position does the text start in each row?
+Their pasts are laid row under row. Behind a shorter past stand *empty slots*, of position -1:
+nothing is here, and a query sees only keys of position 0 or more. **Before you run it:** at which
+position does the text start in each row?
 """
 
 # %%
@@ -71,19 +73,19 @@ drawings.slots_of_a_batch([soft.kind for soft in softs], past.positions.tolist()
 
 # %% [markdown]
 r"""
-**What to notice.** The text starts where each row's own prompt ends. Prompts and prefixes share a batch,
-since both are keys, values and positions.
+**What to notice.** The text starts where each row's own prompt ends. Prompts and prefixes share a
+batch, since both are keys, values and positions.
 
 ### Exercise 1: one pass for all
 
-Prompt i stands before text i, each of any length. Return the logits at each text's last token, with one
-pass over the prompts and one over the texts.
+Prompt i stands before text i, each of any length. Return the logits at each text's last token, with
+one pass over the prompts and one over the texts.
 
 <details><summary>Hint</summary>
 
 Texts may be padded on the left with ids of -1. Then every last token is in the last column.
-`prefill([PromptTuning(x) for x in vectors], model)` runs prompts of any lengths through the model in one
-padded pass, and returns their pasts as one batch.
+`prefill([PromptTuning(x) for x in vectors], model)` runs prompts of any lengths through the model
+in one padded pass, and returns their pasts as one batch.
 
 </details>
 """
@@ -96,9 +98,9 @@ def mixed_logits(model, vectors, rows):
 
 # %% [markdown]
 r"""
-Your function asks 160 prompts a question each, together and alone. Then one prompt is made of NaN, "not
-a number", which spoils whatever is computed from it. Last, all 200 answer, behind their own prompt and
-behind the next row's. **Before you run it:** how many rows does the NaN reach?
+Your function asks 160 prompts a question each, together and alone. Then one prompt is made of NaN,
+"not a number", which spoils whatever is computed from it. Last, all 200 answer, behind their own
+prompt and behind the next row's. **Before you run it:** how many rows does the NaN reach?
 """
 
 # %%
@@ -140,15 +142,15 @@ for N in (8, 40, 200):
 
 # %% [markdown]
 r"""
-**What to notice.** The NaN stays in its row; no other row changes in its last digit. A row's queries read
-the keys of their own row alone, and empty slots have no position. Alone or together differ by rounding.
-Behind the next row's prompt nearly all is wrong. The batch is several times as fast, since the weights
-are read once for all rows; beyond some tens of rows it gains no more here.
+**What to notice.** The NaN stays in its row; no other row changes in its last digit. A row's
+queries read the keys of their own row alone, and empty slots have no position. Alone or together
+differ by rounding. Behind the next row's prompt nearly all is wrong. The batch is several times as
+fast, since the weights are read once for all rows; beyond some tens of rows it gains no more here.
 
 ## 2. What a file must remember
 
-A prompt is saved. Then one number of the base becomes the next one that float32 has. **Before you run
-it:** what must the file hold? Will `load` notice the change?
+A prompt is saved. Then one number of the base becomes the next one that float32 has. **Before you
+run it:** what must the file hold? Will `load` notice the change?
 """
 
 # %%
@@ -171,15 +173,15 @@ except ValueError as problem:
 
 # %% [markdown]
 r"""
-**What to notice.** Beside the vectors stand the kind, facts, and the *fingerprint*: a hash of the base's
-shape and all its weights. One weight changed in its last digit, and `load` refuses.
+**What to notice.** Beside the vectors stand the kind, facts, and the *fingerprint*: a hash of the
+base's shape and all its weights. One weight changed in its last digit, and `load` refuses.
 
 ## 3. A base that moves on
 
-Is `load` too strict? The base trains 20 more steps on tasks that it practised, at a learning rate of
-3e-4 (gentle) or 1e-3 (strong), five times each. Prompts of five seeds are tried before and after.
-Two controls: prompts trained anew on three of the new bases, and the hard prompt that was best before.
-`python tutorials/classroom/update.py` made the table in four minutes.
+Is `load` too strict? The base trains 20 more steps on tasks that it practised, at a learning rate
+of 3e-4 (gentle) or 1e-3 (strong), five times each. Prompts of five seeds are tried before and
+after. Two controls: prompts trained anew on three of the new bases, and the hard prompt that was
+best before. `python tutorials/classroom/update.py` made the table in four minutes.
 
 **Before you run it:** after an update, which is safer, an old prompt or a hard one?
 """
@@ -207,14 +209,19 @@ drawings.after_an_update(shares, always, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of *count* (how many words are there?), and nearly as much from the hard prompt. Prompts trained anew get a part back: the base lost something, old prompts more. So on practised tasks neither is safe. In the new task old prompts mostly hold, and the hard prompt *rises*; some prompts trained anew got stuck.
+**What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of
+*count* (how many words are there?), and nearly as much from the hard prompt. Prompts trained anew
+get a part back: the base lost something, old prompts more. So on practised tasks neither is safe.
+In the new task old prompts mostly hold, and the hard prompt *rises*; some prompts trained anew got
+stuck.
 
 ### Why does a hard prompt rise?
 
-Nobody practised the new task. It has two parts: *what* is asked (the first letter), and *of which word*
-(the last). Which part does a wrong answer miss? Controls, all at the strong rate: practise only tasks of
-the last word (repeat it, its last letter, its length), only the others, only *library*; or move as far
-in a random direction. **Before you run it:** which of them lift a hard prompt?
+Nobody practised the new task. It has two parts: *what* is asked (the first letter), and *of which
+word* (the last). Which part does a wrong answer miss? Controls, all at the strong rate: practise
+only tasks of the last word (repeat it, its last letter, its length), only the others, only
+*library*; or move as far in a random direction. **Before you run it:** which of them lift a hard
+prompt?
 """
 
 # %%
@@ -229,19 +236,22 @@ drawings.answers_to_hard_prompts(answers, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Two hard prompts take the right letter of the wrong word. The other two find the last word, and say something else of it. "Say how" rises in four of five strong updates, on validation sentences too, and
-it was the best before: so the choice among four is not the reason. *library*, at the same rate and with texts as short, lifts nothing, and a random move lifts nothing. So neither the rate nor any disturbance is the reason. Practising the last word alone lifts three of the four;
-without it little rises. Our reading: the base recombines parts that it has just practised. Not shown:
-why updates differ so much, and why one wording never moves.
+**What to notice.** Two hard prompts take the right letter of the wrong word. The other two find the
+last word, and say something else of it. "Say how" rises in four of five strong updates, on
+validation sentences too, and it was the best before: so the choice among four is not the reason.
+*library*, at the same rate and with texts as short, lifts nothing, and a random move lifts nothing.
+So neither the rate nor any disturbance is the reason. Practising the last word alone lifts three of
+the four; without it little rises. Our reading: the base recombines parts that it has just
+practised. Not shown: why updates differ so much, and why one wording never moves.
 
 ## 4. The power of scale
 
 Lester et al. (2021) found that prompts catch up with *fine-tuning*, training all weights, as models
 grow. Here are three bases; the two small ones practised tasks for half as many steps. Three tasks:
-*library*, practised; *first-letter-last*, of which the parts were practised; *before-last* (the word
-before the last), outside of all practice. Prompt and prefix have 16 virtual tokens. *LoRA* learns small
-matrices beside the attention weights. Learning rates were chosen by validation, on another seed
-(`classroom/scale.py`).
+*library*, practised; *first-letter-last*, of which the parts were practised; *before-last* (the
+word before the last), outside of all practice. Prompt and prefix have 16 virtual tokens. *LoRA*
+learns small matrices beside the attention weights. Learning rates were chosen by validation, on
+another seed (`classroom/scale.py`).
 
 **Before you run it:** grey is the gap between prompt and all weights. On which task does it close?
 """
@@ -270,15 +280,15 @@ drawings.accuracy_over_size(sizes, of_size, commonest, title)
 
 # %% [markdown]
 r"""
-**What to notice.** In the second task all that is trained rises with the base. On the tiny base all weights are ahead; on ours the lines meet.
-On the middle base one prompt and one prefix of five got stuck; so lines are medians. In the third task
-prompt and prefix stay far below.
+**What to notice.** In the second task all that is trained rises with the base. On the tiny base all
+weights are ahead; on ours the lines meet. On the middle base one prompt and one prefix of five got
+stuck; so lines are medians. In the third task prompt and prefix stay far below.
 
 ### Exercise 2: how much of the gap is closed?
 
-The hard prompt has one accuracy; prompt and all weights have one for each seed. Which part of the way
-from the hard prompt to all weights does the prompt go? Take medians over seeds. Return None where all
-weights are not better than the hard prompt: there is no gap.
+The hard prompt has one accuracy; prompt and all weights have one for each seed. Which part of the
+way from the hard prompt to all weights does the prompt go? Take medians over seeds. Return None
+where all weights are not better than the hard prompt: there is no gap.
 
 <details><summary>Hint</summary>
 
@@ -319,16 +329,16 @@ drawings.gap_over_size(sizes, gaps, closed, title)
 
 # %% [markdown]
 r"""
-**What to notice.** On *first-letter-last* the gap closes: the prompt goes the whole way, on the tiny base
-none of it. On *before-last* it opens: new weights gain more from a larger base. On *library* a prompt is
-a little ahead on the two small bases. What size alone does, these bases cannot say: the small ones
-practised half as long.
+**What to notice.** On *first-letter-last* the gap closes: the prompt goes the whole way, on the
+tiny base none of it. On *before-last* it opens: new weights gain more from a larger base. On
+*library* a prompt is a little ahead on the two small bases. What size alone does, these bases
+cannot say: the small ones practised half as long.
 
 ## Summary
 
-A row attends to its own keys alone, and nobody writes to the base: sharing is exact. A file names its
-base by a fingerprint. After an update, test prompts and hard prompts again. The gap to new weights
-closes where the larger base knows the parts of a task. Elsewhere it opens.
+A row attends to its own keys alone, and nobody writes to the base: sharing is exact. A file names
+its base by a fingerprint. After an update, test prompts and hard prompts again. The gap to new
+weights closes where the larger base knows the parts of a task. Elsewhere it opens.
 """
 
 # %% [markdown]
@@ -337,8 +347,8 @@ r"""
 
 ### Exercise 3: of another base?
 
-Say whether the prompt in a file belongs to another base than `model`. A damaged file is no answer to
-this question: there a ValueError must come out. (`load` raises one in both cases.)
+Say whether the prompt in a file belongs to another base than `model`. A damaged file is no answer
+to this question: there a ValueError must come out. (`load` raises one in both cases.)
 
 <details><summary>Hint</summary>
 
@@ -383,10 +393,10 @@ drawings.with_and_without_practice(practice, commonest, title)
 
 # %% [markdown]
 r"""
-**What to notice.** On the language alone, a prompt stays below the commonest answer in all three tasks.
-A prefix finds the commonest answer and no more. All weights learn something of each in the same 16 or
-48 steps. So at one size, practice decides. A prompt elicits what the base can nearly do; it hardly
-teaches. More steps might change that; they were not tried here.
+**What to notice.** On the language alone, a prompt stays below the commonest answer in all three
+tasks. A prefix finds the commonest answer and no more. All weights learn something of each in the
+same 16 or 48 steps. So at one size, practice decides. A prompt elicits what the base can nearly do;
+it hardly teaches. More steps might change that; they were not tried here.
 """
 
 # %% [markdown]

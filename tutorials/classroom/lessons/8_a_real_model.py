@@ -145,7 +145,8 @@ r"""
 help it. As texts to learn from they do. So such a task takes dozens of examples, not thousands.
 Real tickets, written less clearly, need more. Runs of one kind differ by 0.1 and more, and ours was
 better halfway than at the end. So trust no single run, and let other texts say when to stop, as
-`own_data.py` does. A prompt has 0.71 after 40 steps, which are few for it.
+`own_data.py` does. A prompt has 0.71 from 128 tickets after 40 steps, which are few for it; fewer
+tickets were not tried.
 
 ### The same on the command line
 
@@ -158,7 +159,8 @@ better halfway than at the end. So trust no single run, and let other texts say 
 
 What of a list without a rule? Each letter of the alphabet gets "left" or "right" by the toss of a
 coin, and a prompt must store these 26 coins. A script trained prompts of 1, 4 and 16 vectors, on
-five lists each. **Before you run it:** in class 6 a vector of 128 numbers had 0.99 of 32 coins right. Which lengths store this list?
+five lists each. **Before you run it:** in class 6 a vector of 128 numbers had 0.99 of 32 coins
+right. Which lengths store this list?
 """
 
 # %%
@@ -176,13 +178,13 @@ drawings.list_stored_over_steps(runs, title)
 r"""
 **What to notice.** Four vectors store the lists, and so do 16. One stores nearly all, and is
 slower. So length buys little here: by class 6, one vector of 576 numbers has room for 26 coins. A
-list several times as long should need more vectors. We did not try one.
+list several times as long was not tried. We did not try one.
 
 ## 5. A long text as a short prefix
 
-Do solved examples help elsewhere? On which continent is a place? (Python's time zones are named after
-places.) 32 solved places are a *long text* of about 200 slots in every layer. Can 16 slots do its
-work?
+Do solved examples help elsewhere? On which continent is a place? (Python's time zones are named
+after places.) 32 solved places are a *long text* of about 200 slots in every layer. Can 16 slots do
+its work?
 
 We train a prefix, the *student*, to give the same probabilities as the model behind the long text,
 the *teacher*. This is *distillation* (Hinton et al. 2015; of a text: *cartridges*, Eyuboglu et al.

@@ -241,8 +241,9 @@ last word, and say something else of it. "Say how" rises in four of five strong 
 validation sentences too, and it was the best before: so the choice among four is not the reason.
 *library*, at the same rate and with texts as short, lifts nothing, and a random move lifts nothing.
 So neither the rate nor any disturbance is the reason. Practising the last word alone lifts three of
-the four; without it little rises. Our reading: the base recombines parts that it has just
-practised. Not shown: why updates differ so much, and why one wording never moves.
+the four; without it little rises. Our reading: the base recombines parts that it has just practised.
+
+Not shown: why updates differ so much, and why one wording never moves.
 
 ## 4. The power of scale
 

@@ -72,11 +72,11 @@ drawings.accuracy_over_length(points, seeds, levels, questions, title)
 # %% [markdown]
 r"""
 **What to notice.** For the rule one or two vectors are enough: they only say which of the base's
-skills to combine. Facts nobody but the prompt knows, so they cost room: 64 vectors, the most that
-we tried, are chosen for two and for eight. No length is best without a task. A puzzle remains. The
-next part shows that one vector can hold dozens of bits. But here the base says R by itself, for
-every word with R, and must be overruled without harm to other letters. That seems to cost more than
-storing; it is not tested.
+skills to combine. Facts nobody but the prompt knows, so they cost room. For two facts 16 vectors
+are nearly as good as 64; for eight, accuracy still rises at 64, the most that we tried. A puzzle
+remains. The next part shows that one vector can hold dozens of bits. But here the base says R by
+itself, for every word with R, and must be overruled without harm to other letters. That seems to
+cost more; it is not tested.
 
 ### Exercise 1: the one-standard-error rule
 
@@ -185,8 +185,8 @@ r"""
 **What to notice.** A rule costs one vector, a list costs length. And a rule carries over: asked for
 sentences that it never saw, that vector has 0.91.
 
-How many examples? For this rule some 64 different sentences are about as good as 1,024
-([RESULTS.md](RESULTS.md)). Of a list, what was not shown is not known.
+How many examples? For this rule prompts of 8 vectors from 64 different sentences are about as good
+as from 1,024 ([RESULTS.md](RESULTS.md)). Of a list, what was not shown is not known.
 
 ## 3. How far?
 

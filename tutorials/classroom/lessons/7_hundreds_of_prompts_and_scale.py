@@ -211,9 +211,9 @@ drawings.after_an_update(shares, always, title)
 r"""
 **What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of
 *count* (how many words are there?), and nearly as much from the hard prompt. Prompts trained anew
-get a part back: the base lost something, old prompts more. So on practised tasks neither is safe.
-In the new task old prompts mostly hold, and the hard prompt *rises*; some prompts trained anew got
-stuck.
+get a part back. So neither is safe. `load` is too strict only where an update was gentle, and no
+file says so. In the new task old prompts mostly hold, and the hard prompt *rises*; some prompts
+trained anew got stuck.
 
 ### Why does a hard prompt rise?
 
@@ -241,7 +241,8 @@ last word, and say something else of it. "Say how" rises in four of five strong 
 validation sentences too, and it was the best before: so the choice among four is not the reason.
 *library*, at the same rate and with texts as short, lifts nothing, and a random move lifts nothing.
 So neither the rate nor any disturbance is the reason. Practising the last word alone lifts three of
-the four; without it little rises. Our reading: the base recombines parts that it has just practised.
+the four; without it little rises. Our reading: the base recombines parts that it has just
+practised.
 
 Not shown: why updates differ so much, and why one wording never moves.
 

@@ -1432,6 +1432,16 @@ def vectors_finding(results):
 # ------------------------------------------------------------------ the command line
 
 
+MEASURED = {  # the columns that `measure` fills, beside the task and those of an arm
+    "seed": int,
+    "step": int,
+    "split": str,
+    "loss": float,
+    "accuracy": float,
+    "sentences": int,
+}
+
+
 class Experiment(NamedTuple):
     """An experiment is a table, OUT/NAME.csv, and a picture of it, OUT/NAME.png."""
 
@@ -1446,12 +1456,7 @@ EXPERIMENTS = {
             "task": str,
             "start": str,
             "rate": float,
-            "seed": int,
-            "step": int,
-            "split": str,
-            "loss": float,
-            "accuracy": float,
-            "sentences": int,
+            **MEASURED,
         },
         compare_starts,
         draw_initialization,
@@ -1461,12 +1466,7 @@ EXPERIMENTS = {
             "task": str,
             "method": str,
             "length": int,
-            "seed": int,
-            "step": int,
-            "split": str,
-            "loss": float,
-            "accuracy": float,
-            "sentences": int,
+            **MEASURED,
             "words": str,
         },
         compare_lengths,
@@ -1522,15 +1522,22 @@ def open_lab(settings):
     return Lab(model, tok, load_data(settings.out))
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are InputErrors."""
+
+    def error(self, message):
+        raise InputError(message)
+
+
+def script_parser(name, description):
+    """The parser of a script: its help is laid out as the description is, no option may be cut."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return Parser(name, description=description, formatter_class=layout, allow_abbrev=False)
+
+
 def command_line(name, description):
     """A parser with the options that every script of experiments has."""
-    parser = argparse.ArgumentParser(
-        name,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = refuse
+    parser = script_parser(name, description)
     add = parser.add_argument
     add("--plot", action="store_true", help="train nothing, draw again what is in the folder")
     add("--out", default="out", help="folder for tables and pictures (out)")
@@ -1546,11 +1553,6 @@ def seed_number(text):
     if not 0 <= seed < 2**62:
         raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0 to {2**62 - 1}")
     return seed
-
-
-def refuse(message):
-    """What argparse calls for words that it does not know."""
-    raise InputError(message)
 
 
 def main(arguments=None):

@@ -26,6 +26,7 @@ sys.path[:0] = [str(CLASSROOM), str(FOLDER), str(ROOT)]
 from build import (  # noqa: E402
     HOMEWORK,
     LESSONS,
+    assigned,
     class_copy,
     class_copy_of,
     class_minutes,
@@ -100,15 +101,11 @@ def test_a_lesson_becomes_a_question_or_an_answer():
 @EACH
 def test_titles_ask_in_class_and_tell_in_the_solved_copy(lesson):
     for code in code_of(read_lesson(lesson)):
-        named = [
-            getattr(node.targets[0], "id", None)
-            for node, _, _ in statements(code)
-            if isinstance(node, ast.Assign)
-        ]
+        named = [assigned(node) for node, _, _ in statements(code)]
         assert named.count("title") == named.count("found"), code
     for code in code_of(class_copy(read_lesson(lesson))):
         for node, _, _ in statements(code):
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "title":
+            if assigned(node) == "title":
                 assert ast.literal_eval(node.value).endswith("?"), "a title asks"
 
 

@@ -36,9 +36,9 @@ from train import (
     fit,
     guard,
     new_figure,
-    refuse,
     say,
     score,
+    script_parser,
     write_text,
 )
 
@@ -477,13 +477,7 @@ PARTS = {
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser(
-        "benchmark.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = refuse
+    parser = script_parser("benchmark.py", __doc__)
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, cuda:1 or auto (auto)")
     add("--out", default="out", help="folder for table and picture (out)")

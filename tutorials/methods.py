@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
 from softprompt import PromptTuning, prefill
 from train import (
+    MEASURED,
     TASKS,
     Arm,
     Experiment,
@@ -533,12 +534,7 @@ EXPERIMENTS = {
             "length": int,
             "numbers": int,
             "rate": float,
-            "seed": int,
-            "step": int,
-            "split": str,
-            "loss": float,
-            "accuracy": float,
-            "sentences": int,
+            **MEASURED,
             "words": str,
         },
         compare_methods,

@@ -10,7 +10,6 @@ rates are in units of the size of what they move (`train.sizes`), losses in nats
 ...) as at the top of model.py; A is the number of arms.
 """
 
-import argparse
 import csv
 import glob
 import math
@@ -48,6 +47,7 @@ from train import (
     load_data,
     progress,
     say,
+    script_parser,
     share_of,
     split_of,
     warm_up_and_fall,
@@ -833,21 +833,9 @@ def compare_prompts(model, tok, names, softs, pairs):
 # ------------------------------------------------------------------ the command line
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are InputErrors."""
-
-    def error(self, message):
-        raise InputError(message)
-
-
 def parse(arguments):
     """The settings of a command; `run` is the function that does it."""
-    parser = Parser(
-        "own_data.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser("own_data.py", __doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_tune(commands)
     add_answer(commands)

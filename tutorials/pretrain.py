@@ -16,7 +16,6 @@ are hard prompt and text ("near"), 20 % have up to 200 tokens of other sentences
 last two the instruction is pinned.
 """
 
-import argparse
 import heapq
 import math
 import random
@@ -44,8 +43,8 @@ from train import (
     hashed,
     progress,
     read_docstrings,
-    refuse,
     score,
+    script_parser,
     sentences_of,
     share_of,
     split_of,
@@ -407,13 +406,7 @@ def accuracy(model, tok, pairs, hard_prompt):
 
 
 def parse(arguments=None):
-    parser = argparse.ArgumentParser(
-        "pretrain.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = refuse
+    parser = script_parser("pretrain.py", __doc__)
     add = parser.add_argument
     add("--size", default="base", choices=SIZES, help="how big (base)")
     add("--base", help="file to make (tutorials/base.pt, base-small.pt, ...)")

@@ -13,7 +13,6 @@ run of *character* showed that the rate before was too high (RESULTS.md). A hash
 each task into what is learned from and what is tested.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -47,8 +46,8 @@ from train import (
     hashed,
     load_data,
     progress,
-    refuse,
     say,
+    script_parser,
     share_of,
     source_files,
     split_of,
@@ -357,13 +356,7 @@ def require_packages(settings):
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser(
-        "six_tasks.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = refuse
+    parser = script_parser("six_tasks.py", __doc__)
     add = parser.add_argument
     add("--base", required=True, help="folder of a Llama in Hugging Face's format")
     add("--tasks", nargs="+", choices=SIX, default=list(SIX), help="these tasks alone")

@@ -9,38 +9,21 @@ its softmax over the text alone, which of every layer and head is compared with 
 
 import torch
 from four_methods import COLUMNS as RACE_COLUMNS
-from four_methods import EXAMPLES, RACE_SEEDS, batches_of
-from shared import CLASSROOM, measured, open_lab
+from four_methods import RACE_SEEDS, batches_of
+from shared import EXAMPLES, attention_scores, measured, open_lab, write_measured
 
-from model import rotate
-from train import fit, guard, progress, write_results
+from train import guard, train_arms
 
 TASK, STEPS, SENTENCES = "before-last", 64, 24
 WAYS = ("prompt 28", "prefix 28", "lora")
 COLUMNS = {"way": str, "seed": int, "layer": int, "moved": float}
 
 
-@torch.inference_mode()
 def last_scores(model, ids, past=None):
-    """How much the last token's queries fit each key of the text, in every layer and head: scores
-    (L, H, T), already divided by the root of D. What `past` adds to the keys is left out."""
-    found = []
-
-    def look(attention, given):
-        x, k, _, cos, sin, _ = given  # k (1, Hkv, S, D)
-        q = rotate(attention.heads(attention.q_proj(x)), cos, sin)[:, :, -1:]  # (1, H, 1, D)
-        k = k[:, :, -len(ids) :]  # (1, Hkv, T, D)
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)  # (1, H, T, D)
-        scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5  # (1, H, 1, T)
-        found.append(scores[0, :, 0])  # (H, T)
-
-    hooks = [block.self_attn.register_forward_pre_hook(look) for block in model.model.layers]
-    try:
-        model.hidden(torch.tensor([ids]), past)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(found)  # (L, H, T)
+    """How well the last token's queries fit each key of the text, in every layer and head: scores
+    (L, H, T). The keys of the past are left out."""
+    scores = attention_scores(model, ids, past)  # L tensors (H, T, S)
+    return torch.stack([of_layer[:, -1, -len(ids) :] for of_layer in scores])  # (L, H, T)
 
 
 def moved_by(base, model, past, texts):
@@ -68,9 +51,7 @@ def main():
     texts = [ids for ids, _ in lab.rows(TASK, "test", SENTENCES)]
     for way in WAYS:
         for own, arms in batches_of(lab, TASK, way, [rates[way]], RACE_SEEDS):
-            training = fit(own.model, arms, {TASK: own.rows(TASK, "train")}, STEPS, EXAMPLES)
-            for _ in progress(training, STEPS + 1, f"attention, {way}"):
-                pass
+            train_arms(own, arms, STEPS, EXAMPLES, f"attention, {way}")
             for arm in arms:
                 with torch.inference_mode():
                     past = arm.soft.past(own.model)
@@ -78,7 +59,7 @@ def main():
                 for layer, share in enumerate(moved.tolist(), 1):
                     row = {"way": way, "seed": arm.seed, "layer": layer}
                     results.append({**row, "moved": round(share, 4)})
-    write_results(CLASSROOM / "measured" / "attention_moved.csv", COLUMNS, results)
+    write_measured("attention_moved", COLUMNS, results)
 
 
 if __name__ == "__main__":

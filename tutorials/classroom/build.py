@@ -18,7 +18,6 @@ one string. Three things differ between the forms:
 - a paragraph that begins with `**What to notice.**` is folded in the class copy.
 """
 
-import argparse
 import ast
 import inspect
 import json
@@ -32,7 +31,7 @@ import shared
 import solutions
 
 from model import InputError
-from train import guard, refuse, say, write_text
+from train import guard, say, script_parser, write_text
 
 CLASSROOM = Path(__file__).parent
 TUTORIALS = CLASSROOM.parent
@@ -214,13 +213,7 @@ def build(lesson, solved):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        "build.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = refuse
+    parser = script_parser("build.py", __doc__)
     every = [lesson.name[0] for lesson in LESSONS]
     parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="these classes alone")
     parser.add_argument("--solved", action="store_true", help="run the solved copies as well")

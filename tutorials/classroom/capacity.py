@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from softprompt import prefill
-from train import Lab, fit, guard, load_base, new_arm, progress, write_results
+from train import Lab, fit, guard, load_base, new_arm, progress
 
 SEEDS = range(5)
 BYTES = 256  # so many tokens at the beginning are single bytes: many of them no sentence has
@@ -183,7 +183,7 @@ def main():
         numbers = numbers_in(new_arm(lab, "", plan.method, "vocab", plan.length, 1, 0).soft)
         for share in plan.flips_per_number:
             results += measure_flips(lab, plan, round(share * numbers))
-        write_results(shared.CLASSROOM / "measured" / "capacity.csv", COLUMNS, results)
+        shared.write_measured("capacity", COLUMNS, results)
 
 
 if __name__ == "__main__":

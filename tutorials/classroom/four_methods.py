@@ -19,10 +19,10 @@ import torch.nn as nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from methods import AllWeights, LoRA, lab_on_a_copy, numbers_in
-from shared import CLASSROOM, EXAMPLES, TEST, VALID, open_lab
+from shared import EXAMPLES, TEST, VALID, open_lab, write_measured
 
 from softprompt import PrefixMLP, past_of_states
-from train import Arm, Plan, fit, guard, measure, new_arm, progress, write_results
+from train import MEASURED, Arm, Plan, fit, guard, measure, new_arm, progress
 
 SEARCH_SEEDS = (100, 101)
 RACE_SEEDS = (0, 1, 2, 3, 4)
@@ -61,12 +61,7 @@ COLUMNS = {
     "part": str,  # search or race
     "numbers": int,  # that are learned
     "rate": float,
-    "seed": int,
-    "step": int,
-    "split": str,
-    "loss": float,
-    "accuracy": float,
-    "sentences": int,
+    **MEASURED,
 }
 
 
@@ -206,7 +201,7 @@ def main():
         results += found
     results += race_longer(lab, chosen[LONGER[0]])
     results += race_facts(lab)
-    write_results(CLASSROOM / "measured" / "four_methods.csv", COLUMNS, results)
+    write_measured("four_methods", COLUMNS, results)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,11 @@ all that keep theirs; A, the commonest of these, stands in rows of its own as we
 Vector -1 means that none is hidden, and the attention of all 16 together.
 """
 
-import sys
 from collections import defaultdict
-from pathlib import Path
 
+import shared
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-import shared
-
-from model import rotate
 from train import (
     COMMON_LETTERS,
     NONE_HIDDEN,
@@ -35,7 +30,6 @@ from train import (
     progress,
     score,
     train_arms,
-    write_results,
 )
 
 TASK = "swap-1"
@@ -72,26 +66,10 @@ def questions_of_kinds(lab):
 # ------------------------------------------------------------------ who looks at what
 
 
-@torch.inference_mode()
 def attention_weights(model, past, question):
     """The attention of each layer while a question (a list of ids) is read behind a past of one
     row: L tensors (H, T, S), in which each query's shares of all keys sum to 1."""
-    weights = []
-
-    def remember(attention, arguments, _):
-        x, k, _, cos, sin, mask = arguments
-        q = rotate(attention.heads(attention.q_proj(x)), cos, sin)  # (1, H, T, D)
-        H, Hkv, D = q.shape[1], k.shape[1], k.shape[3]
-        k = k.repeat_interleave(H // Hkv, 1)  # (1, H, S, D)
-        scores = q @ k.transpose(2, 3) / D**0.5 + mask  # (1, H, T, S)
-        weights.append(scores.softmax(-1)[0])  # (H, T, S)
-
-    layers = [block.self_attn for block in model.model.layers]
-    hooks = [layer.register_forward_hook(remember) for layer in layers]
-    model(torch.tensor([question]), past)
-    for hook in hooks:
-        hook.remove()
-    return weights
+    return [scores.softmax(-1) for scores in shared.attention_scores(model, question, past)]
 
 
 def looks(model, past, question):
@@ -139,7 +117,7 @@ def main():
     rows = []
     for arm in progress(arms, len(arms), "hiding vectors"):
         rows += rows_of(lab, arm)
-    write_results(shared.CLASSROOM / "measured" / "knock_out.csv", COLUMNS, rows)
+    shared.write_measured("knock_out", COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from train import (
     guard,
     load_base,
     load_data,
-    write_results,
 )
 
 SEEDS = 5
@@ -31,7 +30,7 @@ def main():
     for task, steps in STEPS.items():
         plan = Plan(length_seeds=SEEDS, length_steps=((task, {"prompt": steps}),))
         results += compare_lengths(lab, plan, first_seed=0)
-        write_results(shared.CLASSROOM / "measured" / "lengths.csv", COLUMNS, results)
+        shared.write_measured("lengths", COLUMNS, results)
 
 
 if __name__ == "__main__":

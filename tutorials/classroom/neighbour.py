@@ -21,6 +21,7 @@ from shared import EXAMPLES, TEST, VALID
 
 from softprompt import PromptTuning
 from train import (
+    EXPERIMENTS,
     Arm,
     Plan,
     fit,
@@ -29,20 +30,9 @@ from train import (
     progress,
     say,
     steps_needed,
-    write_results,
 )
 
-COLUMNS = {
-    "task": str,
-    "start": str,
-    "rate": float,
-    "seed": int,
-    "step": int,
-    "split": str,
-    "loss": float,
-    "accuracy": float,
-    "sentences": int,
-}
+COLUMNS = EXPERIMENTS["initialization"].columns
 LENGTH = 16
 SEEDS = range(5)
 RATE = 3  # of the neighbours and of swap-4, as in train.py
@@ -72,8 +62,6 @@ def arms_from(neighbour, softs, task, rate):
 def learn_facts(lab, neighbours):
     """swap-4 from two neighbours and from sampled tokens: rows of results."""
     arms = shared.arms_of(lab, FACTS, "vocab", LENGTH, RATE, SEEDS)
-    for arm in arms:
-        arm.columns = {"start": "vocab", "rate": RATE}
     for neighbour in ("swap-1", "first-letter-first"):
         arms += arms_from(neighbour, neighbours[neighbour], FACTS, RATE)
     results = []
@@ -113,7 +101,7 @@ def main():
     for task in progress(NEIGHBOUR_STEPS, len(NEIGHBOUR_STEPS), "neighbours"):
         neighbours[task] = trained_prompts(lab, task)
     results = learn_facts(lab, neighbours) + learn_rule(lab, neighbours)
-    write_results(shared.CLASSROOM / "measured" / "neighbour.csv", COLUMNS, results)
+    shared.write_measured("neighbour", COLUMNS, results)
 
 
 if __name__ == "__main__":

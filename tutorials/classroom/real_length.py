@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from own_data import choice_loss, ids_of, judge
 from real import open_model
-from shared import CLASSROOM
+from shared import write_measured
 
 from softprompt import PromptTuning, initial_embeddings
-from train import Arm, fit, guard, progress, write_results
+from train import Arm, fit, guard, progress
 
 COLUMNS = {"length": int, "seed": int, "step": int, "accuracy": float, "facts": int}
 SIDES = ("left", "right")
@@ -69,7 +69,7 @@ def main():
     for step in progress(training, STEPS + 1, "coins"):
         if step % EVERY == 0:
             results += look(model, tok, arms, rows, step)
-    write_results(CLASSROOM / "measured" / "real_length.csv", COLUMNS, results)
+    write_measured("real_length", COLUMNS, results)
 
 
 if __name__ == "__main__":

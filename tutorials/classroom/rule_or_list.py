@@ -24,7 +24,6 @@ from train import (
     new_arm,
     progress,
     score,
-    write_results,
 )
 
 TASK = "first-letter-last"
@@ -105,7 +104,7 @@ def main():
     results = asked_again(lab, arms, rows, "known")
     of_a_rule = [arm for arm in arms if arm.task == "true"]
     results += asked_again(lab, of_a_rule, {"true": lab.rows(TASK, "test", shared.TEST)}, "test")
-    write_results(shared.CLASSROOM / "measured" / "rule_or_list.csv", COLUMNS, results)
+    shared.write_measured("rule_or_list", COLUMNS, results)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,12 @@ sentences. Both stand in the table, beside what needs no training. `base-small-l
 texts as `base-small` and practised no task.
 """
 
-import sys
-from pathlib import Path
 from statistics import mean
 
-sys.path.insert(0, str(Path(__file__).parent))
 import shared
 from methods import BEFORE, RATES, before_arm, inside_arm, lab_on_a_copy
 
-from train import Lab, fit, guard, load_base, load_data, measure, progress, untrained, write_results
+from train import Lab, fit, guard, load_base, load_data, measure, progress, untrained
 
 STEPS = {"library": 16, "first-letter-last": 48, "before-last": 48}
 BASES = {
@@ -104,17 +101,13 @@ def main():
     for base, task in progress(plan, len(plan), "scale"):
         lab = Lab(*load_base(shared.ROOT / "tutorials" / f"{base}.pt", "cpu"), data)
         numbers = sum(p.numel() for p in lab.model.parameters())
-        rows = [
-            {**row, "rate": 0}
-            for row in untrained(lab, task, shared.TEST)
-            if row["split"] == "test"
-        ]
+        rows = without_training(lab, task)
         for method in BASES[base]:
             rows += results_of(lab, task, method)
         for row in rows:
             row = {**row, "base": base, "numbers": numbers}
             results.append({name: row[name] for name in COLUMNS})
-    write_results(shared.CLASSROOM / "measured" / "scale.csv", COLUMNS, results)
+    shared.write_measured("scale", COLUMNS, results)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,27 @@
 """What several classes share: the base and the sentences, how arms are trained and counted, and the
-tables that took long to measure."""
+tables that took long to measure, and where a model looks."""
 
 import sys
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from train import Lab, fit, hashed, load_base, load_data, measure, new_arm, read_results, say
+from model import rotate
+from train import (
+    Lab,
+    fit,
+    hashed,
+    load_base,
+    load_data,
+    measure,
+    new_arm,
+    read_results,
+    say,
+    write_results,
+    write_text,
+)
 
 CLASSROOM = Path(__file__).resolve().parent
 ROOT = CLASSROOM.parents[1]
@@ -53,7 +68,7 @@ def sentences_differ(marks):
 
 def write_test_marks(lab):
     """Remember the test sentences of this run as those of the solved copies."""
-    SOLVED_SENTENCES.write_text("\n".join(test_marks(lab)) + "\n", encoding="utf-8")
+    write_text(SOLVED_SENTENCES, "\n".join(test_marks(lab)) + "\n")
 
 
 # ------------------------------------------------------------------ arms
@@ -61,7 +76,12 @@ def write_test_marks(lab):
 
 def arms_of(lab, task, start, length, rate, seeds, method="prompt"):
     """One arm for each seed."""
-    return [new_arm(lab, task, method, start, length, rate, seed) for seed in seeds]
+    arms = []
+    for seed in seeds:
+        arm = new_arm(lab, task, method, start, length, rate, seed)
+        arm.columns = {"start": start, "rate": rate}
+        arms.append(arm)
+    return arms
 
 
 def watch(lab, arms, steps, looks, examples=EXAMPLES):
@@ -92,4 +112,39 @@ def learn(lab, arms, steps, examples=EXAMPLES):
 def measured(name, columns):
     """The rows of a table in classroom/measured; `columns` is {name: type}. The script that made
     the table, and makes it again, has the table's name."""
-    return read_results(CLASSROOM / "measured" / f"{name}.csv", columns)
+    return read_results(table_of(name), columns)
+
+
+def write_measured(name, columns, rows):
+    """Write the table of this name."""
+    write_results(table_of(name), columns, rows)
+
+
+def table_of(name):
+    return CLASSROOM / "measured" / f"{name}.csv"
+
+
+# ------------------------------------------------------------------ where a model looks
+
+
+@torch.inference_mode()
+def attention_scores(model, ids, past=None):
+    """How well each query of a text (a list of ids) behind a past of one row fits each key, in
+    each layer: L tensors (H, T, S), minus infinity where a query does not see a key. Their softmax
+    is the attention."""
+    scores = []
+
+    def remember(attention, given):
+        x, k, _, cos, sin, mask = given  # k (1, Hkv, S, D)
+        q = rotate(attention.heads(attention.q_proj(x)), cos, sin)  # (1, H, T, D)
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)  # (1, H, S, D)
+        of_layer = q @ k.transpose(2, 3) / q.shape[3] ** 0.5 + mask  # (1, H, T, S)
+        scores.append(of_layer[0])  # (H, T, S)
+
+    hooks = [block.self_attn.register_forward_pre_hook(remember) for block in model.model.layers]
+    try:
+        model.hidden(torch.tensor([ids]), past)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return scores

@@ -22,10 +22,8 @@ from train import (
     fit,
     guard,
     measure,
-    new_arm,
     progress,
     steps_to_threshold,
-    write_results,
 )
 
 COLUMNS = {
@@ -51,12 +49,7 @@ USUAL_STEPS = 60
 
 def arms_at(lab, task, start, rate, seeds):
     """An arm for each seed."""
-    arms = []
-    for seed in seeds:
-        arm = new_arm(lab, task, "prompt", start, PLAN.start_length, rate, seed)
-        arm.columns = {"start": start, "rate": rate}
-        arms.append(arm)
-    return arms
+    return shared.arms_of(lab, task, start, PLAN.start_length, rate, seeds)
 
 
 def curves_of(lab, task, arms, steps, to_the_end=False):
@@ -115,7 +108,7 @@ def main():
     for task, steps in PLAN.start_steps:
         results += race(lab, task, steps)
     results += usual_rates(lab, "first-letter-last")
-    write_results(shared.CLASSROOM / "measured" / "starts.csv", COLUMNS, results)
+    shared.write_measured("starts", COLUMNS, results)
 
 
 if __name__ == "__main__":

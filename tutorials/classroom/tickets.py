@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from own_data import RATES, choice_loss, draw_similar_rows, few_answers, ids_of, judge, rows_behind
 from real import NAMED, QUESTION, drawn_evenly, open_model, past_behind, solved, tickets_in_splits
-from shared import CLASSROOM
+from shared import write_measured
 
 from softprompt import METHODS, initial_embeddings
-from train import Arm, fit, guard, progress, write_results
+from train import Arm, fit, guard, progress
 
 COLUMNS = {"how": str, "examples": int, "seed": int, "accuracy": float, "texts": int}
 EXAMPLES = (8, 32)  # in a hard prompt
@@ -84,7 +84,7 @@ def main():
     results = asked_in_words(model, tok, splits, answers)
     for method, n in RUNS:
         results += learned(model, tok, splits, answers, method, n)
-    write_results(CLASSROOM / "measured" / "tickets.csv", COLUMNS, results)
+    write_measured("tickets", COLUMNS, results)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,11 @@ answers are. After the gentle and the strong one also old prompts and the hard p
 tasks; after the strong one also prompts trained anew.
 """
 
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 import shared
+import torch
 from methods import AllWeights, lab_on_a_copy
 
 from train import (
@@ -33,7 +29,6 @@ from train import (
     measure,
     progress,
     score_hard_prompt,
-    write_results,
 )
 
 NEW = "first-letter-last"
@@ -257,7 +252,7 @@ def main():
             results.append({**row, "update": name, "update_seed": seed})
     for row in results:
         row["share"] = round(row["share"], 4)
-    write_results(shared.CLASSROOM / "measured" / "update.csv", COLUMNS, results)
+    shared.write_measured("update", COLUMNS, results)
 
 
 if __name__ == "__main__":

@@ -1394,14 +1394,20 @@ def draw_lost(axis, lost):
     axis.set_yticks(range(3), [f"begins with {first}", f"begins with {second}", "other letters"])
     vectors = range(len(lost[first]))
     axis.set_xticks(vectors, [vector + 1 for vector in vectors])
+    write_into_squares(axis, grid, 0.6, lambda value: f"{value:.1f}")
+    return image
+
+
+def write_into_squares(axis, grid, dark, as_text):
+    """Write each value of at least 0.1 into its square: in white where the square is dark, that is
+    above `dark`."""
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.tick_params(length=0)
     for y, values in enumerate(grid):
         for x, value in enumerate(values):
             if value >= 0.1:
-                ink = "white" if value > 0.6 else "black"
-                axis.text(x, y, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
-    return image
+                style = {"color": "white" if value > dark else "black", "fontsize": 8}
+                axis.text(x, y, as_text(value), ha="center", va="center", **style)
 
 
 CLEARLY = 0.3  # accuracy that must be lost of one letter alone, for a title to say so

@@ -206,14 +206,7 @@ def draw_shares(axis, shares):
     image = axis.imshow(grid, cmap="Blues", vmin=0, vmax=0.5, aspect="auto")
     names = ["other letters" if kind == "other" else f"begins with {kind}" for kind in shares]
     axis.set_yticks(range(len(grid)), names)
-    axis.spines[["left", "bottom"]].set_visible(False)
-    axis.tick_params(length=0)
-    for y, values in enumerate(grid):
-        for x, value in enumerate(values):
-            if value >= 0.1:
-                ink = "white" if value > 0.3 else "black"
-                text = f"{value:.2f}".lstrip("0")
-                axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+    train.write_into_squares(axis, grid, 0.3, lambda value: f"{value:.2f}".lstrip("0"))
     return image
 
 

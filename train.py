@@ -1,11 +1,12 @@
-"""Show the effect of where a soft prompt starts and how long it is.
+"""Show the effect of where a soft prompt starts, and of how long it is.
 
-    python train.py           the main job: two experiments, what each vector holds, three pictures
-    python train.py --quick   the same in small, in less than a minute
-    python train.py --plot    draw the pictures again from what is in the folder
+    python train.py           one text, two experiments, two pictures: some five minutes
+    python train.py --quick   the same in small, in OUT/quick: less than a minute
 
-An arm is one training of one soft prompt. All arms of an experiment train as one batch over one
-frozen base. Losses are in nats for each token of an answer, lengths in virtual tokens, learning
+Rows in, lines out. An experiment gives rows: dicts with the columns task, start, rate, seed, step,
+split, loss, accuracy and the like. A table keeps rows, and a picture draws rows: a line for each
+value of one column. An arm is one training of one soft prompt; many arms train as one batch over
+one frozen base. Losses are in nats for each token of an answer, lengths in virtual tokens, learning
 rates in units of the size of what they move (see `sizes`). Letters (B, T, P, ...) as in model.py;
 A is the number of arms.
 """
@@ -24,12 +25,10 @@ import re
 import string
 import sys
 import sysconfig
-import textwrap
 import time
 import warnings
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, variance
@@ -40,14 +39,25 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from model import GPT, InputError, Past, write_whole
-from softprompt import METHODS, PrefixTuning, PromptTuning, initial_embeddings, prefill
+from model import GPT, InputError, write_whole
+from softprompt import (
+    METHODS,
+    PrefixTuning,
+    PromptTuning,
+    initial_embeddings,
+    nearest_tokens,
+    prefill,
+)
 
-try:
-    from matplotlib.figure import Figure
-except ValueError:  # MPLBACKEND names one that is not installed, as notebooks set it: we need none
+# Jupyter names its backend in MPLBACKEND, also to what it starts. Where that is not installed,
+# matplotlib could not even be imported; and no backend is needed here.
+backend = os.environ.get("MPLBACKEND", "").removeprefix("module://").split(".")[0]
+if backend.startswith("matplotlib_") and not importlib.util.find_spec(backend):
     del os.environ["MPLBACKEND"]
-    from matplotlib.figure import Figure
+
+import matplotlib.style  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.transforms import ScaledTranslation  # noqa: E402
 
 # ------------------------------------------------------------------ sentences
 #
@@ -161,19 +171,32 @@ def load_data(out):
 # ------------------------------------------------------------------ tasks
 
 
+class Sweep(NamedTuple):
+    """How experiment 1 compares the starts on a task."""
+
+    steps: int = 48  # at most: a prompt that has learned the task leaves the batch
+    every: int = 1  # steps between two looks
+    rates: tuple = (1 / 16, 1 / 4, 1, 4, 16)
+    seeds: int = 4
+    without: tuple = ()  # starts that are left out, to save time
+
+
 class Task(NamedTuple):
     """What is asked of a sentence. To add a task, add an entry to TASKS."""
 
-    question: str  # in a newcomer's words, for the pictures
+    label: str  # what a prompt has to bring, as the pictures call it
+    question: str  # in a newcomer's words
     answer: Callable[[Sentence], str]
-    practised: list[str]  # hard prompts that the base learned it from; none: it never practised it
-    unseen: list[str]  # hard prompts that it never saw for this task
-    lacks: str = "nothing new"  # what the base lacks, so that a prompt must bring it
+    unseen: list[str]  # hard prompts that the base never saw; "related text" starts at the first
+    practised: tuple = ()  # hard prompts that it learned the task from
+    colour: str = "#E7298A"
+    sweep: Sweep | None = Sweep()  # of experiment 1; None: it takes no part in it
+    steps: dict = {"prompt": 200, "prefix": 160}  # experiment 2 trains each method so long
 
     @property
     def hard_prompts(self):
         """Every instruction in words."""
-        return self.practised + self.unseen
+        return [*self.unseen, *self.practised]
 
     def pairs(self, sentences):
         """[(text, answer)], which is what everything trains on."""
@@ -185,134 +208,25 @@ def bare(word):
     return word.strip(string.punctuation) or word
 
 
-TASKS = {
-    "library": Task(
-        "which library it is from",
-        lambda s: s.library,
-        [
-            "Which library is this sentence from?",
-            "Name the library that this comes from.",
-            "What library does this belong to?",
-            "Say which library documents this.",
-        ],
-        [
-            "From which library was this sentence taken?",
-            "Tell me the library of this text.",
-        ],
-    ),
-    "kind": Task(
-        "a class or a function",
-        lambda s: s.kind,
-        [
-            "Is this a class or a function?",
-            "Class or function?",
-            "Does this describe a class or a function?",
-            "Say whether this is a function or a class.",
-        ],
-        [
-            "Decide: is it a function or is it a class?",
-            "What is described, a class or a function?",
-        ],
-    ),
-    "count": Task(
-        "how many words there are",
-        lambda s: str(len(s.text.split())),
-        [
-            "How many words are there?",
-            "Count the words.",
-            "What is the number of words?",
-            "Say how many words this sentence has.",
-        ],
-        [
-            "Give the number of words in this sentence.",
-            "How many words do you count here?",
-        ],
-    ),
-    "before-last": Task(
-        "the word before the last",
-        lambda s: bare(s.text.split()[-2]),
-        [],
-        [
-            "Repeat the word before the last.",
-            "What is the word before the last word?",
-            "Copy the word before the last word.",
-            "Say the last word but one again.",
-        ],
-        "a new rule",
-    ),
-}
-
-# A grid: every operation on every word. The base practised each operation and each place, but not
-# the three pairs in HELD_OUT. These are of three operations, at three places, none the first word.
-OPERATIONS = {
-    "repeat": (
-        "the {} word",
-        lambda word: word,
-        [
-            "Repeat the {} word.",
-            "What is the {} word?",
-            "Copy the {} word of this sentence.",
-            "Say the {} word again.",
-        ],
-    ),
-    "first-letter": (
-        "first letter of the {} word",
-        lambda word: word[0],
-        [
-            "What is the first letter of the {} word?",
-            "Name the first letter of the {} word.",
-            "Which letter does the {} word begin with?",
-            "Say how the {} word begins.",
-        ],
-    ),
-    "last-letter": (
-        "last letter of the {} word",
-        lambda word: word[-1],
-        [
-            "What is the last letter of the {} word?",
-            "Name the last letter of the {} word.",
-            "Which letter does the {} word end with?",
-            "Say how the {} word ends.",
-        ],
-    ),
-    "letters": (
-        "how many letters the {} word has",
-        lambda word: str(len(word)),
-        [
-            "How many letters has the {} word?",
-            "Count the letters of the {} word.",
-            "What is the length of the {} word?",
-            "Say how long the {} word is.",
-        ],
-    ),
-}
-PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
-HELD_OUT = ("repeat-second", "first-letter-last", "letters-third")
+def first_letter(sentence, place=0):
+    """The first letter of the word at this place; -1 is the last word."""
+    return bare(sentence.text.split()[place])[0]
 
 
-def grid_task(operation, place):
-    """The task of the grid that does this operation on the word at this place."""
-    question, operate, texts = OPERATIONS[operation]
-    hard_prompts = [text.format(place) for text in texts]
-    held_out = f"{operation}-{place}" in HELD_OUT
-
-    def answer(sentence):
-        return operate(bare(sentence.text.split()[PLACES[place]]))
-
-    if held_out:
-        return Task(question.format(place), answer, [], hard_prompts, "a rule")
-    return Task(question.format(place), answer, hard_prompts, [])
+def first_letter_prompts(place):
+    """Hard prompts for the first letter of "the first", "the second", ... word."""
+    return [
+        f"What is the first letter of the {place} word?",
+        f"Name the first letter of the {place} word.",
+        f"Which letter does the {place} word begin with?",
+        f"Say how the {place} word begins.",
+    ]
 
 
-for _operation in OPERATIONS:
-    for _place in PLACES:
-        TASKS[f"{_operation}-{_place}"] = grid_task(_operation, _place)
-
-# The commonest first letters of the training sentences, in order.
-COMMON_LETTERS = "RCASTGPD"
+COMMON_LETTERS = "RCASTGPD"  # the commonest first letters of the training sentences, in order
 
 
-def swap_task(n):
+def swap_task(n, question, **more):
     """The first letter of the first word, but n pairs of letters have changed places.
 
     The base practised the first letter. It knows all but 2 n facts, and only the prompt can hold
@@ -325,22 +239,60 @@ def swap_task(n):
         partner[b] = a
 
     def answer(sentence):
-        letter = TASKS["first-letter-first"].answer(sentence)
+        letter = first_letter(sentence)
         return partner.get(letter, letter)
 
     facts = ", ".join(f"{b} for {a}" for a, b in partner.items())
-    hard_prompt = f"What is the first letter of the first word? Say {facts}."
+    plain = first_letter_prompts("first")  # right but for the letters that have changed places
     return Task(
-        f"first letter, {2 * n} letters swapped",
-        answer,
-        [],
-        [*TASKS["first-letter-first"].practised, hard_prompt],  # right but for the swapped letters
-        f"{2 * n} facts",
+        question=question,
+        answer=answer,
+        unseen=[*plain, f"{plain[0]} Say {facts}."],
+        **more,
     )
 
 
-TASKS["swap-1"] = swap_task(1)
-TASKS["swap-4"] = swap_task(4)
+TASKS = {
+    "first-letter-last": Task(
+        label="a rule",
+        question="first letter of the last word",
+        answer=lambda sentence: first_letter(sentence, -1),
+        unseen=first_letter_prompts("last"),
+        colour="#999933",
+        steps={"prompt": 64, "prefix": 100},
+    ),
+    "swap-1": swap_task(
+        1,
+        "first letter, R and C swapped",
+        label="two facts",
+        colour="#332288",
+        sweep=Sweep(160, 4, (1, 4, 16), 3, without=("other", "unrelated", "matched")),
+    ),
+    "swap-4": swap_task(
+        4,
+        "first letter, eight letters swapped",
+        label="eight facts",
+        colour="#882255",
+        sweep=None,
+    ),
+    "library": Task(
+        label="nothing new",
+        question="which library it is from",
+        answer=lambda sentence: sentence.library,
+        unseen=[
+            "From which library was this sentence taken?",
+            "Tell me the library of this text.",
+        ],
+        practised=(
+            "Which library is this sentence from?",
+            "Name the library that this comes from.",
+            "What library does this belong to?",
+            "Say which library documents this.",
+        ),
+        sweep=None,
+        steps={},
+    ),
+}
 
 
 def commonest_answer(pairs):
@@ -432,7 +384,7 @@ class Lab:
 
     def rows(self, task, split, n=None, hard_prompt=""):
         """The first n sentences of a split (None: all) as rows of ids, behind a hard prompt."""
-        key = (task, split, hard_prompt)
+        key = (TASKS[task].answer, split, hard_prompt)
         if key not in self.known_rows:
             pairs = TASKS[task].pairs(self.data[split])
             self.known_rows[key] = [self.tok.example(*pair, hard_prompt) for pair in pairs]
@@ -450,24 +402,11 @@ class Scores(NamedTuple):
     right: torch.Tensor  # 1.0 where greedy decoding gives exactly this answer, else 0.0
 
 
-class NotFinite(InputError):
-    """A loss is not a number, or infinite."""
-
-
-@contextmanager
-def happens_at(place):
-    """Inside of it, the message of NotFinite begins with the place."""
-    try:
-        yield
-    except NotFinite as problem:
-        raise NotFinite(f"{place}: {problem}") from problem
-
-
 def score(model, past, rows):
     """The Scores of rows (question, answer), each behind its row of `past` (None: no prompt).
 
     `past` has A rows and `rows` as many for each, arm after arm: row a of `past` stands before the
-    a-th part of `rows`. Raises NotFinite where a loss is not finite: not a number is never right.
+    a-th part of `rows`. A loss that is not a number is never right.
     """
     B = len(rows)
     nats = torch.zeros(B, device=model.device)  # (B,)
@@ -478,16 +417,8 @@ def score(model, past, rows):
         nats = nats.index_add(0, row, of_token)  # (B,)
         tokens = tokens.index_add(0, row, torch.ones_like(of_token))  # (B,)
         wrong = wrong.index_add(0, row, (logits.argmax(1) != want).float())  # (B,)
-    require_finite(nats)
-    return Scores(nats, tokens, (wrong == 0).float())
-
-
-def require_finite(nats):
-    """Raise NotFinite where one of the losses (B,) is not finite."""
-    bad = ~nats.isfinite()
-    if bad.any():
-        row = int(bad.int().argmax())
-        raise NotFinite(f"the loss of row {row} of {len(nats)} is {nats[row].item()}")
+    right = (wrong == 0) & nats.isfinite()  # (B,)
+    return Scores(nats, tokens, right.float())
 
 
 TOKENS_AT_ONCE = {"cpu": 2048}  # what a CPU's cache can hold
@@ -506,16 +437,13 @@ def answer_logits(model, past, rows):
     if not rows or len(rows) % arms:
         raise InputError(f"{len(rows)} rows behind {arms} soft prompts: give as many for each")
     rows_of_arm = len(rows) // arms
-    virtual = [length for length in past.length.tolist() for _ in range(rows_of_arm)]
+    virtual = past.length.repeat_interleave(rows_of_arm).tolist()  # (B,)
     texts = [len(question) + len(answer) for question, answer in rows]
+    widths = [before + text for before, text in zip(virtual, texts)]
     # Rows whose prompts are about as long stand together, and among them like texts.
     order = sorted(range(len(rows)), key=lambda i: (virtual[i] // 32, texts[i]))
-
-    def width(i):
-        return virtual[i] + texts[i]
-
     limit = TOKENS_AT_ONCE.get(model.device.type, MANY_TOKENS)
-    for part in parts_of(order, width, limit):
+    for part in parts_of(order, widths, limit):
         idx, targets = collate([rows[i] for i in part], model.device)  # (B, T) each
         index = torch.tensor(part, device=model.device)  # (B,)
         logits = model.scored(idx, targets, past.rows(index // rows_of_arm)).float()  # (n, V)
@@ -524,15 +452,15 @@ def answer_logits(model, past, rows):
         yield row, targets[scored], logits
 
 
-def parts_of(order, width, limit):
+def parts_of(order, widths, limit):
     """Cut the rows in `order` into parts, each of at most `limit` slots once all its rows are as
     wide as the widest, or of one row where that alone has more."""
     part, widest = [], 0
     for i in order:
-        widest = max(widest, width(i))
+        widest = max(widest, widths[i])
         if part and (len(part) + 1) * widest > limit:
             yield part
-            part, widest = [], width(i)
+            part, widest = [], widths[i]
         part.append(i)
     yield part
 
@@ -547,6 +475,14 @@ def mean_of_arms(scores, arms):
 
 # ------------------------------------------------------------------ training
 
+EXAMPLES = 16  # sentences that each arm learns from in a step
+CURVE = 32  # validation sentences of a look while training
+FINAL = 240  # sentences of every final number: so many to choose by, and so many to test
+
+
+class NotFinite(InputError):
+    """A loss is not a number, or infinite."""
+
 
 @dataclass
 class Arm:
@@ -556,7 +492,7 @@ class Arm:
     task: str
     rate: float  # the learning rate, in units of the size of what it moves
     seed: int = 0  # of the examples that are drawn
-    columns: dict = field(default_factory=dict)  # what the results say of it
+    columns: dict = field(default_factory=dict)  # what the rows of results say of it
 
 
 def sizes(soft, model):
@@ -566,22 +502,13 @@ def sizes(soft, model):
     So a rate means something only beside the size of what it moves. That is the standard deviation
     of the embedding table for a prompt. For a prefix it is the root mean square of each layer's
     keys and values: values differ by a factor of fifty between the layers of a real model, and no
-    absolute rate fits all. For anything else it is 1. Raises NotFinite where the base or the start
-    holds something that is no number: a rate from it would make every number of the prompt NaN.
+    absolute rate fits all. For anything else it is 1.
     """
     if isinstance(soft, PromptTuning):
-        table = model.model.embed_tokens.weight.detach().float()  # (V, C)
-        found = [table.std().item()]
-    elif isinstance(soft, PrefixTuning):
-        found = [p.detach().square().mean().sqrt().item() for p in soft.parameters()]
-    else:
-        found = [1.0 for _ in soft.parameters()]
-    if not all(math.isfinite(size) for size in found):
-        where = (
-            "embeddings of the base" if soft.kind == "prompt" else "keys and values of the start"
-        )
-        raise NotFinite(f"the {where} hold numbers that are not finite, so nothing can be trained")
-    return found
+        return [model.model.embed_tokens.weight.detach().float().std().item()]
+    if isinstance(soft, PrefixTuning):
+        return [p.detach().square().mean().sqrt().item() for p in soft.parameters()]
+    return [1.0 for _ in soft.parameters()]
 
 
 def draw_rows(rows, seed, step, size):
@@ -598,6 +525,11 @@ def warm_up_and_fall(step, steps):
     return min((step + 1) / 5, 1, 1.1 - step / steps)
 
 
+def constant(step, steps):
+    """The whole learning rate in every step, so that a rate is what it says."""
+    return 1.0
+
+
 def answer_loss(model, past, rows):
     """The mean loss of each arm in nats a token, (A,)."""
     scores = score(model, past, rows)
@@ -608,28 +540,31 @@ def answer_loss(model, past, rows):
 def fit(
     model, arms, rows, steps, size, loss=answer_loss, draw=draw_rows, schedule=warm_up_and_fall
 ):
-    """Train all arms as one batch over one frozen base. Yields the number of steps done: before
-    each step and after the last, so that the caller measures, saves or stops.
+    """Train all arms as one batch over one frozen base. Yields the number of steps done, before
+    each step and after the last. There the caller measures, saves, stops, or takes arms that have
+    learned enough out of the list.
 
     Each arm has its own `size` examples of rows[task] a step, its own loss, gradient clipping and
     learning rate, so it learns exactly what it would learn alone. `loss` gives each arm's loss,
     (A,); `draw` the examples of a step; `schedule` the share of the learning rate in a step.
     """
-    softs = [arm.soft for arm in arms]
     optimizer = make_optimizer(model, arms)
     for step in range(steps):
         yield step
+        if not arms:
+            return
+        softs = [arm.soft for arm in arms]
         examples = []
         for arm in arms:
             examples += draw(rows[arm.task], arm.seed, step, size)
-        with happens_at(f"training step {step}"):
-            losses = loss(model, prefill(softs, model), examples)  # (A,)
+        losses = loss(model, prefill(softs, model), examples)  # (A,)
+        require_finite(losses, arms, step)
         losses.sum().backward()
         for soft in softs:
             nn.utils.clip_grad_norm_(soft.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * schedule(step, steps)
-        optimizer.step()
+        optimizer.step()  # an arm that has left has no gradient, and stays as it is
         optimizer.zero_grad()
     yield steps
 
@@ -648,10 +583,20 @@ def make_optimizer(model, arms):
     return torch.optim.AdamW(groups, betas=(0.6, 0.9), weight_decay=0.0)
 
 
-def train_arms(lab, arms, steps, examples, title):
+def require_finite(losses, arms, step):
+    """Raise NotFinite where the loss of an arm, (A,), is not finite."""
+    for loss, arm in zip(losses.tolist(), arms):
+        if not math.isfinite(loss):
+            raise NotFinite(
+                f"training step {step}: the loss of {arm.task}, seed {arm.seed}, rate "
+                f"{arm.rate:g} is {loss}: give a lower rate, or a base without such numbers"
+            )
+
+
+def train_arms(lab, arms, steps, title, schedule=warm_up_and_fall):
     """Train arms of one task to the end, with a line of progress."""
-    task = arms[0].task
-    training = fit(lab.model, arms, {task: lab.rows(task, "train")}, steps, examples)
+    rows = {arms[0].task: lab.rows(arms[0].task, "train")}
+    training = fit(lab.model, arms, rows, steps, EXAMPLES, schedule=schedule)
     for _ in progress(training, steps + 1, title):
         pass
 
@@ -663,16 +608,21 @@ def measure(lab, arms, step, split, n):
     rows = []
     for arm in arms:
         rows += lab.rows(arm.task, split, n)
-    with happens_at(f"{split} sentences after step {step}"):
-        scores = score(lab.model, past, rows)
-    losses, accuracies = mean_of_arms(scores, len(arms))
-    measured = []
+    losses, accuracies = mean_of_arms(score(lab.model, past, rows), len(arms))
+    results = []
     for arm, loss, accuracy in zip(arms, losses.tolist(), accuracies.tolist()):
-        result = {"loss": round(loss, 4), "accuracy": round(accuracy, 4)}
-        result["sentences"] = len(rows) // len(arms)
-        where = {"task": arm.task, "seed": arm.seed, "step": step, "split": split}
-        measured.append({**arm.columns, **where, **result})
-    return measured
+        results.append(
+            {
+                "task": arm.task,
+                **arm.columns,
+                "seed": arm.seed,
+                "step": step,
+                "split": split,
+                "loss": round(loss, 4),
+                "accuracy": round(accuracy, 4),
+            }
+        )
+    return results
 
 
 # ------------------------------------------------------------------ starts
@@ -682,18 +632,17 @@ class Start(NamedTuple):
     """Where a prompt starts. To add a start, add an entry to STARTS."""
 
     label: str
-    colour: str  # of those that colour-blind readers tell apart (Okabe and Ito)
+    colour: str
     embeddings: Callable  # (lab, task, length, generator) -> (P, C)
 
 
 def related_text(task):
     """The first hard prompt of the task that the base never saw, else the first it practised."""
-    return (TASKS[task].unseen or TASKS[task].practised)[0]
+    return TASKS[task].hard_prompts[0]
 
 
 def text_of_another_task(task):
-    """The related text of a task that is not this one."""
-    return related_text("library" if task == "kind" else "kind")
+    return "Decide: is it a function or is it a class?"
 
 
 def unrelated_text(task):
@@ -719,7 +668,7 @@ def from_noise(method):
     return embeddings
 
 
-STARTS = {
+STARTS = {  # colours that colour-blind readers tell apart (Okabe and Ito)
     "related": Start("related text", "#0072B2", from_text(related_text)),
     "other": Start("text of another task", "#009E73", from_text(text_of_another_task)),
     "unrelated": Start("unrelated text", "#7F7F7F", from_text(unrelated_text)),
@@ -737,81 +686,204 @@ def new_arm(lab, task, method, start, length, rate, seed):
     return Arm(soft, task, rate, seed)
 
 
-# ------------------------------------------------------------------ the plan
+# ------------------------------------------------------------------ words as vectors
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much the main job does."""
-
-    examples: int = 16  # sentences a step, for each arm
-    valid: int = 32  # sentences of the curves
-    final: int = 240  # sentences of the final numbers, validation and test
-
-    # experiment 1: initialization
-    starts: tuple = tuple(STARTS)
-    rates: tuple = (0.5, 1, 2, 4, 8)
-    start_seeds: int = 4
-    start_length: int = 16
-    start_steps: tuple = (("first-letter-last", 40), ("library", 4))
-    measure_every: int = 2  # steps
-
-    # experiment 2: length
-    lengths: tuple = (1, 2, 4, 8, 16, 64)
-    length_seeds: int = 2
-    length_rates: dict = field(default_factory=lambda: {"prompt": 3, "prefix": 0.1})
-    length_steps: tuple = (  # in the order of how much a prompt must store
-        ("library", {"prompt": 16, "prefix": 16}),
-        ("first-letter-last", {"prompt": 64, "prefix": 64}),
-        ("swap-1", {"prompt": 200, "prefix": 160}),
-        ("swap-4", {"prompt": 200, "prefix": 160}),
-    )
-
-    # what each vector holds
-    vector_seeds: int = 5
-    vector_length: int = 16
-    vector_steps: int = 200
-    vector_rate: float = 3
+def arm_of_tokens(lab, task, ids, rate=0.0, seed=0):
+    """An arm whose prompt starts at the embeddings of these tokens. Before a text it acts as they
+    do: so a hard prompt is an arm like any other, one that is not trained."""
+    ids = torch.tensor(ids, dtype=torch.long, device=lab.model.device)  # (P,)
+    return Arm(PromptTuning(lab.model.model.embed_tokens(ids)), task, rate, seed)  # (P, C)
 
 
-QUICK = Plan(
-    final=120,
-    starts=("related", "vocab", "normal"),
-    rates=(1, 4),
-    start_seeds=2,
-    start_steps=(("first-letter-last", 30),),
-    lengths=(1, 4, 32),
-    length_seeds=1,
-    length_steps=(("first-letter-last", {"prompt": 48}), ("swap-1", {"prompt": 100})),
-    vector_seeds=1,
-    vector_steps=140,
-)
+def best_hard_prompt(lab, task):
+    """The hard prompt with the best accuracy on the validation sentences."""
+    texts = TASKS[task].hard_prompts
+    arms = [arm_of_tokens(lab, task, lab.tok.encode(text)) for text in texts]
+    accuracies = [row["accuracy"] for row in measure(lab, arms, 0, "valid", FINAL)]
+    return texts[accuracies.index(max(accuracies))]
+
+
+def nearest_text(lab, soft):
+    """The ids of the tokens nearest to a prompt's vectors: what it seems to say."""
+    return nearest_tokens(soft, lab.model, 1).ids[:, 0].tolist()
 
 
 # ------------------------------------------------------------------ one text, to begin with
 
 
-def show_one_text(lab, plan, first_seed):
-    """Train one prompt, and print what the base answers without it, with words, and with it."""
-    text = "Compute the eigenvalues of a square matrix."
-    task, steps = plan.start_steps[0]
-    arm = new_arm(lab, task, "prompt", "related", plan.start_length, 2, first_seed)
-    train_arms(lab, [arm], steps, plan.examples, "one prompt")
+def show_one_text(lab, seed):
+    """Print what the base answers to one text: without a prompt, with words, and with vectors."""
+    text, task = "Compute the eigenvalues of a square matrix.", "first-letter-last"
     hard_prompt = best_hard_prompt(lab, task)
-    learned = f"{plan.start_length} learned vectors"
-    say(f"{text}   (asked for: the {TASKS[task].question})")
-    say(f"    no prompt: {answer_to(lab, text)}")
-    say(f"    {hard_prompt} {answer_to(lab, text, hard_prompt=hard_prompt)}")
-    with torch.inference_mode():
-        say(f"    {learned}: {answer_to(lab, text, past=arm.soft.past(lab.model))}")
+    no_prompt = arm_of_tokens(lab, task, [])
+    words = arm_of_tokens(lab, task, lab.tok.encode(hard_prompt))
+    vectors = new_arm(lab, task, "prompt", "related", 16, 1, seed)
+    train_arms(lab, [vectors], 40, "one prompt")
+    say(f"{text}   (asked for: {TASKS[task].question})")
+    say(f"    no prompt: {answer_to(lab, text, no_prompt.soft)}")
+    say(f"    {hard_prompt} {answer_to(lab, text, words.soft)}")
+    say(f"    16 learned vectors: {answer_to(lab, text, vectors.soft)}")
 
 
-def answer_to(lab, text, past=None, hard_prompt=""):
-    """What the base answers to a text, greedily, behind a past and a hard prompt."""
-    question, _ = lab.tok.example(text, "", hard_prompt)
-    [ids] = lab.model.generate([question], 8, past, stop=lab.tok.end)
+@torch.inference_mode()
+def answer_to(lab, text, soft):
+    """What the base answers to a text, greedily, behind a soft prompt."""
+    question, _ = lab.tok.example(text, "")
+    [ids] = lab.model.generate([question], 8, soft.past(lab.model), stop=lab.tok.end)
     return " ".join(lab.tok.decode(ids).split()) or "(nothing)"
 
+
+def show_what_words_hide(lab, seed):
+    """Print a prompt that says one thing and does another: its nearest tokens are still the words
+    at which it started, and a small step away it does another task."""
+    task, words = "first-letter-last", "What is the last letter of the second word?"
+    vectors = arm_of_tokens(lab, task, lab.tok.encode(words), 1 / 64, seed)
+    train_arms(lab, [vectors], 200, "a prompt that says one thing", constant)
+    ids = nearest_text(lab, vectors.soft)
+    ours, theirs = measure(lab, [vectors, arm_of_tokens(lab, task, ids)], 200, "test", FINAL)
+    say(f"Vectors whose nearest tokens read {lab.tok.decode(ids)!r}:")
+    say(f"    {ours['accuracy']:.2f} right of {FINAL} sentences ({TASKS[task].question})")
+    say(f"    {theirs['accuracy']:.2f} right with these tokens in their place")
+
+
+# ------------------------------------------------------------------ rows and lines
+
+
+def where(rows, **columns):
+    """The rows that have these values in these columns."""
+    return [row for row in rows if all(row[name] == value for name, value in columns.items())]
+
+
+def write_rows(path, rows):
+    """Write rows as a table, whole or not at all."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, file.getvalue())
+
+
+def read_rows(path):
+    """The rows of a table. Raises InputError for one that is empty or cut."""
+    rows = []
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if None in row or None in row.values():
+                raise InputError(f"{path}: row {len(rows) + 1} is cut: remove the file")
+            rows.append({name: number_or_text(cell) for name, cell in row.items()})
+    if not rows:
+        raise InputError(f"{path}: there are no rows in it: remove the file")
+    return rows
+
+
+def number_or_text(cell):
+    """A cell of a table as a whole number, a number, or else the text that it is."""
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            pass
+    return cell
+
+
+def write_text(path, text):
+    """Write a text file: at any moment there is the old one or the new one."""
+    write_whole(path, text.encode("utf-8"))
+
+
+def write_picture(path, draw, rows):
+    """Draw rows and write the picture, whole or not at all, whatever a user's matplotlibrc says."""
+    file = io.BytesIO()
+    with matplotlib.style.context("default"):
+        draw(rows).savefig(file, format="png", dpi=130)
+    write_whole(path, file.getvalue())
+    say(str(path))
+
+
+def panels(n, width=6.5, height=5.2):
+    """A Figure with n axes beside one another. Not by pyplot, which depends on the screen."""
+    figure = Figure(figsize=(width * n, height), layout="constrained")
+    axes = figure.subplots(1, n, sharex=True, sharey=True, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def averages_of(rows, x, y, average):
+    """{each value of the column x, in order: the average of the column y there}"""
+    averages = {}
+    for place in sorted({row[x] for row in rows}):
+        averages[place] = average([row[y] for row in where(rows, **{x: place})])
+    return averages
+
+
+def draw_lines(axis, rows, x, y, by, looks, average=mean, top=math.inf, rings=None):
+    """Draw a line for each value of the column `by`: the average over the seeds at each x, and
+    each seed as a small dot. Returns the ends of the lines, for `label_lines`.
+
+    looks   {value: an entry of TASKS or STARTS}; a value without a look is not drawn
+    top     what is higher is an empty mark at this height
+    rings   {value: the x where a ring is drawn}
+    """
+    ends, names = [], [name for name in looks if where(rows, **{by: name})]
+    for i, name in enumerate(names):
+        seeds, colour = where(rows, **{by: name}), looks[name].colour
+        averages = averages_of(seeds, x, y, average)
+        heights = [min(height, top) for height in averages.values()]
+        faces = ["white" if height > top else colour for height in averages.values()]
+        axis.plot(list(averages), heights, color=colour, lw=2)
+        axis.scatter(list(averages), heights, 40, faces, edgecolors=colour, zorder=3)
+        if rings:
+            height = min(averages[rings[name]], top)
+            axis.plot(rings[name], height, "o", ms=15, mfc="none", mew=2, color=colour)
+        # The dots of each line a little aside, so that none hides another's.
+        inches = 0.035 * (i - (len(names) - 1) / 2)
+        aside = axis.transData + ScaledTranslation(inches, 0, axis.figure.dpi_scale_trans)
+        dots = [(row[x], min(row[y], top)) for row in seeds]
+        axis.update_datalim(dots)
+        axis.plot(*zip(*dots), ".", color=colour, alpha=0.5, ms=4, transform=aside)
+        ends.append((heights[-1], looks[name].label, colour))
+    return ends
+
+
+def label_lines(axis, ends, gap=0.06):
+    """Write labels at the right ends of lines, [(height, label, colour)], moved apart where they
+    would overlap. `gap` is the least distance of two, as a share of the axis."""
+    to_axis = axis.transData + axis.transAxes.inverted()
+    heights = [to_axis.transform((1, height))[1] for height, _, _ in sorted(ends)]
+    for (_, label, colour), y in zip(sorted(ends), moved_apart(heights, gap)):
+        style = {"color": colour, "weight": "bold", "va": "center", "fontsize": 9}
+        axis.text(1.03, y, label, transform=axis.transAxes, **style)
+
+
+def moved_apart(heights, gap):
+    """Growing heights, moved so that each is at least `gap` above the one before; their mean stays
+    where it was."""
+    moved = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    return [height - mean(moved) + mean(heights) for height in moved]
+
+
+# ------------------------------------------------------------------ the plan
+
+
+class Plan(NamedTuple):
+    """How much the main job does of what the tasks ask for."""
+
+    rates: tuple = Sweep().rates
+    start_seeds: int = 4
+    start_length: int = 16
+    lengths: tuple = (1, 2, 4, 8, 16, 64)
+    length_seeds: int = 2
+    methods: tuple = ("prompt", "prefix")
+    part: float = 1.0  # of the steps that the lengths get
+
+
+QUICK = Plan(
+    rates=(1, 16), start_seeds=1, lengths=(1, 16), length_seeds=1, methods=("prompt",), part=0.5
+)
 
 # ------------------------------------------------------------------ experiment 1: initialization
 
@@ -819,239 +891,197 @@ THRESHOLD = 0.5  # nats a token of validation loss: a task counts as learned. Fi
 
 
 def compare_starts(lab, plan, first_seed):
-    """Every start at every learning rate: nothing is tuned, and no rate is hidden."""
+    """Every start at every learning rate: nothing is tuned, and no rate is hidden. The rates are
+    constant: with a warm-up, a fast start would be measured at a part of its rate."""
     results = []
-    for task, steps in plan.start_steps:
-        arms = []
-        for start in plan.starts:
-            for rate in plan.rates:
-                for seed in range(first_seed, first_seed + plan.start_seeds):
-                    arm = new_arm(lab, task, "prompt", start, plan.start_length, rate, seed)
-                    arm.columns = {"start": start, "rate": rate}
-                    arms.append(arm)
+    for task, entry in TASKS.items():
+        if entry.sweep is None:
+            continue
+        sweep, arms = entry.sweep, []
+        for start in STARTS:
+            if start not in sweep.without:
+                arms += arms_of_start(lab, plan, task, start, first_seed)
         rows = {task: lab.rows(task, "train")}
-        training = fit(lab.model, arms, rows, steps, plan.examples)
-        for step in progress(training, steps + 1, f"starts, {task}"):
-            if step % plan.measure_every == 0:
-                results += measure(lab, arms, step, "valid", plan.valid)
+        training = fit(lab.model, arms, rows, sweep.steps, EXAMPLES, schedule=constant)
+        for step in progress(training, sweep.steps + 1, f"starts, {task}"):
+            if step % sweep.every == 0:
+                measured = measure(lab, arms, step, "valid", CURVE)
+                arms[:] = [arm for arm, row in zip(arms, measured) if row["loss"] > THRESHOLD]
+                results += measured
     return results
 
 
-def steps_to_threshold(curve, threshold=THRESHOLD):
-    """The first step of a curve [(step, loss)] where the loss is at most the threshold; infinity
-    where it never is."""
-    return min((step for step, loss in curve if loss <= threshold), default=math.inf)
+def arms_of_start(lab, plan, task, start, first_seed):
+    """The arms of a start: each learning rate with each seed."""
+    sweep, arms = TASKS[task].sweep, []
+    for rate in sweep.rates:
+        for seed in range(first_seed, first_seed + min(sweep.seeds, plan.start_seeds)):
+            if rate in plan.rates:
+                arm = new_arm(lab, task, "prompt", start, plan.start_length, rate, seed)
+                arm.columns = {"start": start, "rate": rate}
+                arms.append(arm)
+    return arms
 
 
-def steps_needed(results, task):
-    """{(start, rate): [steps to the threshold of each seed]}."""
-    curves = defaultdict(list)
-    for row in results:
-        if row["task"] == task and row["split"] == "valid":
-            curves[row["start"], row["rate"], row["seed"]].append((row["step"], row["loss"]))
-    needed = defaultdict(list)
-    for (start, rate, _), curve in curves.items():
-        needed[start, rate].append(steps_to_threshold(curve))
-    return dict(needed)
+def steps_needed(rows):
+    """A row for each arm of experiment 1: in `steps` the first step at which its loss was at most
+    the threshold; infinity where it never was."""
+    arms = {}
+    for row in rows:
+        arm = {name: row[name] for name in ("task", "start", "rate", "seed")}
+        arm = arms.setdefault(tuple(arm.values()), {**arm, "steps": math.inf})
+        if row["loss"] <= THRESHOLD:
+            arm["steps"] = min(arm["steps"], row["step"])
+    return list(arms.values())
+
+
+def best_rate(needed, start):
+    """The learning rate at which the median of this start's seeds is smallest."""
+    own = where(needed, start=start)
+
+    def steps(rate):
+        return median(row["steps"] for row in where(own, rate=rate))
+
+    return min(sorted({row["rate"] for row in own}), key=steps)
+
+
+def draw_initialization(rows):
+    """Steps until a task is learned, over the learning rate: a panel for each task, a line for
+    each start."""
+    needed = steps_needed(rows)
+    tasks = [task for task in TASKS if where(needed, task=task)]
+    rates = sorted({row["rate"] for row in needed})
+    figure, axes = panels(len(tasks))
+    axes[0].set_yscale("symlog", base=2, linthresh=1)  # as log, but with a place for 0
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].set_ylabel(f"steps until the loss is {THRESHOLD} nats")
+    ends = []
+    for axis, task in zip(axes, tasks):
+        own = where(needed, task=task)
+        last = max(row["step"] for row in where(rows, task=task))
+        rings = {row["start"]: best_rate(own, row["start"]) for row in own}
+        ends.append(draw_lines(axis, own, "rate", "steps", "start", STARTS, median, last, rings))
+        if max(row["steps"] for row in own) > last:
+            axis.axhline(last, color="0.8", ls=":", zorder=0)
+            axis.text(rates[0], 1.08 * last, f"empty: not learned in {last} steps", color="0.4")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(rates, [f"1/{1 / rate:g}" if rate < 1 else f"{rate:g}" for rate in rates])
+        axis.set_xlabel("learning rate, constant (in spreads of the embedding table)")
+        axis.set_title(f"{TASKS[task].label}: {TASKS[task].question}")
+    for axis, ends_of_panel in zip(axes, ends):
+        label_lines(axis, ends_of_panel)
+    figure.suptitle("Steps until a prompt has learned a task, from each start")
+    figure.supxlabel("line: median of the seeds · small dot: a seed · ring: best rate", fontsize=9)
+    return figure
 
 
 # ------------------------------------------------------------------ experiment 2: length
+
+LENGTH_RATES = {"prompt": 3, "prefix": 0.1}
 
 
 def compare_lengths(lab, plan, first_seed):
     """Prompts and prefixes of all lengths on each task, and what needs no training."""
     results = []
-    for task, steps_of_method in plan.length_steps:
-        results += untrained(lab, task, plan.final)
-        for method, steps in steps_of_method.items():
-            rate = plan.length_rates[method]
-            arms = []
-            for length in plan.lengths:
-                for seed in range(first_seed, first_seed + plan.length_seeds):
-                    arm = new_arm(lab, task, method, "vocab", length, rate, seed)
-                    arm.columns = {"method": method, "length": length}
-                    arms.append(arm)
-            train_arms(lab, arms, steps, plan.examples, f"lengths, {task}, {method}")
-            results += measure(lab, arms, steps, "valid", plan.final)
-            results += measure(lab, arms, steps, "test", plan.final)
+    for task, entry in TASKS.items():
+        if entry.steps:
+            results += untrained(lab, task)
+        for method in plan.methods:
+            if method in entry.steps:
+                steps = round(plan.part * entry.steps[method])
+                arms = arms_of_lengths(lab, plan, task, method, first_seed)
+                train_arms(lab, arms, steps, f"lengths, {task}, {method}")
+                results += measure(lab, arms, steps, "valid", FINAL)
+                results += measure(lab, arms, steps, "test", FINAL)
     return results
 
 
-def untrained(lab, task, n):
+def arms_of_lengths(lab, plan, task, method, first_seed):
+    """Each length with each seed, all from sampled tokens."""
+    arms = []
+    for length in plan.lengths:
+        for seed in range(first_seed, first_seed + plan.length_seeds):
+            arm = new_arm(lab, task, method, "vocab", length, LENGTH_RATES[method], seed)
+            arm.columns = {"method": method, "length": length}
+            arms.append(arm)
+    return arms
+
+
+def untrained(lab, task):
     """Rows of results for what needs no training: no prompt, the best hard prompt, and always the
     commonest answer of the training sentences."""
-    results = []
-    choices = {"none": "", "wording": best_hard_prompt(lab, task, n)}
+    none = arm_of_tokens(lab, task, [])
+    wording = arm_of_tokens(lab, task, lab.tok.encode(best_hard_prompt(lab, task)))
+    none.columns = {"method": "none", "length": 0}
+    wording.columns = {"method": "wording", "length": 0}
     answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
+    results = []
     for split in ("valid", "test"):
-        asked = len(lab.rows(task, split, n))  # fewer than n where the split has fewer
-        for method, words in choices.items():
-            loss, accuracy = score_hard_prompt(lab, task, words, split, n)
-            results.append(untrained_row(task, method, words, split, asked, loss, accuracy))
-        share = share_of(answer, TASKS[task].pairs(lab.data[split][:n]))
-        results.append(untrained_row(task, "always", answer, split, asked, math.nan, share))
+        measured = measure(lab, [none, wording], 0, split, FINAL)
+        share = share_of(answer, TASKS[task].pairs(lab.data[split][:FINAL]))
+        always = {"method": "always", "loss": math.nan, "accuracy": round(share, 4)}
+        results += [*measured, {**measured[0], **always}]
     return results
 
 
-def untrained_row(task, method, words, split, n, loss, accuracy):
-    row = {"method": method, "length": 0, "task": task, "seed": 0, "step": 0, "split": split}
-    row |= {"loss": round(loss, 4), "accuracy": round(accuracy, 4), "sentences": n}
-    return {**row, "words": words}
-
-
-@torch.inference_mode()
-def score_hard_prompt(lab, task, hard_prompt, split, n):
-    """(loss, accuracy) of the base with an instruction in words, on the first n sentences."""
-    rows = lab.rows(task, split, n, hard_prompt)
-    losses, accuracies = mean_of_arms(score(lab.model, None, rows), 1)
-    return losses.item(), round(accuracies.item(), 4)  # as in the tables
-
-
-def best_hard_prompt(lab, task, n=Plan.final):
-    """The hard prompt with the best accuracy on the first n validation sentences."""
-
-    def accuracy(hard_prompt):
-        return score_hard_prompt(lab, task, hard_prompt, "valid", n)[1]
-
-    return max(TASKS[task].hard_prompts, key=accuracy)
-
-
-def mean_error(accuracies, n):
-    """The mean accuracy, and its standard error over the seeds and over n sentences as a sample."""
+def mean_error(accuracies):
+    """The mean accuracy, and its standard error, of the seeds and of the sentences as samples."""
     p = mean(accuracies)
     of_seeds = variance(accuracies) / len(accuracies) if len(accuracies) > 1 else 0.0
-    of_sentences = p * (1 - p) / n
+    of_sentences = p * (1 - p) / FINAL
     return p, (of_seeds + of_sentences) ** 0.5
 
 
-def accuracies_of(results, task, method, split):
-    """{length: (mean accuracy, standard error)}, lengths in order."""
-    values, n = defaultdict(list), {}
-    for row in results:
-        if (row["task"], row["method"], row["split"]) == (task, method, split):
-            values[row["length"]].append(row["accuracy"])
-            n[row["length"]] = row["sentences"]
-    return {length: mean_error(values[length], n[length]) for length in sorted(values)}
-
-
-def chosen_length(results, task, method):
+def chosen_length(rows, task, method):
     """The one-standard-error rule: the smallest length whose validation accuracy is at least that
     of the best length minus its standard error."""
-    accuracies = accuracies_of(results, task, method, "valid")
-    best, error = max(accuracies.values(), key=lambda pair: pair[0])
+    own = where(rows, task=task, method=method, split="valid")
+    accuracies = {}
+    for length in sorted({row["length"] for row in own}):
+        accuracies[length] = mean_error([row["accuracy"] for row in where(own, length=length)])
+    best, error = max(accuracies.values())
     return min(P for P, (accuracy, _) in accuracies.items() if accuracy >= best - error)
 
 
-# ------------------------------------------------------------------ what each vector holds
+# What needs no training: where it stands left of the lengths, and how it is called.
+UNTRAINED = {
+    "always": (1 / 32, "commonest\nanswer"),
+    "none": (1 / 11, "no\nprompt"),
+    "wording": (1 / 4, "best hard\nprompt"),
+}
 
 
-NONE_HIDDEN = -1
-FUTURE = 2**20  # a position behind every text
-
-
-def ask_without_each_vector(lab, plan, first_seed):
-    """Prompts that hold two facts (R is C, C is R): without each vector, which answers are lost?"""
-    task, P, n = "swap-1", plan.vector_length, plan.final
-    seeds = range(first_seed, first_seed + plan.vector_seeds)
-    arms = [new_arm(lab, task, "prompt", "vocab", P, plan.vector_rate, seed) for seed in seeds]
-    train_arms(lab, arms, plan.vector_steps, plan.examples, f"vectors, {task}")
-    letters = [letter_of(sentence) for sentence in lab.data["test"][:n]]
-    results = []
-    for arm in arms:
-        with torch.inference_mode():
-            past = arm.soft.past(lab.model)
-            for vector in (NONE_HIDDEN, *range(P)):
-                right = score(lab.model, hide(past, vector), lab.rows(task, "test", n)).right
-                for letter, accuracy in accuracy_by_letter(letters, right.tolist()).items():
-                    row = {"task": task, "seed": arm.seed, "vector": vector}
-                    results.append({**row, "letter": letter, "accuracy": round(accuracy, 4)})
-    return results
-
-
-def hide(past, vector):
-    """The past with one virtual token hidden from every text behind it, or NONE_HIDDEN.
-
-    Its position is moved into the future, where no text sees it. (As an empty slot it would let the
-    text move up by a position, and that alone can cost answers.)
-    """
-    if vector == NONE_HIDDEN:
-        return past
-    positions = past.positions.clone()  # (1, P)
-    positions[:, vector] = FUTURE
-    return Past(past.keys, past.values, positions, past.pinned)
-
-
-def letter_of(sentence):
-    """The first letter if *swap-1* moves it, else "other"."""
-    letter = TASKS["first-letter-first"].answer(sentence)
-    return letter if letter in COMMON_LETTERS[:2] else "other"
-
-
-def accuracy_by_letter(letters, right):
-    """{letter: share right} over rows with these letters; right is 1.0 or 0.0 for each."""
-    of_letter = defaultdict(list)
-    for letter, value in zip(letters, right):
-        of_letter[letter].append(value)
-    return {letter: mean(values) for letter, values in of_letter.items()}
-
-
-def accuracies_without(results, seed):
-    """{(letter, hidden vector): accuracy} of one seed's prompt."""
-    accuracies = {}
-    for row in results:
-        if row["seed"] == seed:
-            accuracies[row["letter"], row["vector"]] = row["accuracy"]
-    return accuracies
-
-
-def answers_lost(results, seed):
-    """{letter: [accuracy lost without each vector]} of one seed's prompt."""
-    accuracies = accuracies_without(results, seed)
-    lost = defaultdict(list)
-    for (letter, vector), accuracy in sorted(accuracies.items()):
-        if vector != NONE_HIDDEN:
-            lost[letter].append(accuracies[letter, NONE_HIDDEN] - accuracy)
-    return dict(lost)
-
-
-# ------------------------------------------------------------------ results
-
-
-def write_results(path, columns, rows):
-    """Write a table of these columns, whole or not at all."""
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, file.getvalue())
-
-
-def read_results(path, columns):
-    """The rows of a table; `columns` is {name: type}. InputError names the line of what is none."""
-    rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row in reader:
-                rows.append(typed(row, columns))
-        except (ValueError, csv.Error) as problem:
-            line = reader.reader.line_num  # also right where the csv module itself gives up
-            raise InputError(f"{path}:{line}: {problem}: remove the file") from problem
-    if not rows:
-        raise InputError(f"{path}: there are no results in it: remove the file")
-    return rows
-
-
-def typed(row, columns):
-    """One row with a value of the right type in each column; ValueError for another row."""
-    if list(row) != list(columns) or None in row.values():
-        raise ValueError(f"a row of {', '.join(columns)} is cut or has other columns")
-    return {name: kind(row[name]) for name, kind in columns.items()}
-
-
-def write_text(path, text):
-    """Write a text file: at any moment there is the old one or the new one."""
-    write_whole(path, text.encode("utf-8"))
+def draw_length(rows):
+    """Accuracy over length: a panel for each method, a line for each task; left of the lengths
+    what needs no training."""
+    methods = [method for method in METHODS if where(rows, method=method)]
+    lengths = sorted({row["length"] for row in rows} - {0})
+    places, names = zip(*UNTRAINED.values())
+    figure, axes = panels(len(methods))
+    axes[0].set_ylim(-0.03, 1.04)
+    axes[0].set_ylabel(f"accuracy on {FINAL} test sentences")
+    for axis, method in zip(axes, methods):
+        tested = where(rows, method=method, split="test")
+        tasks = [task for task in TASKS if where(tested, task=task)]
+        looks, rings = {}, {}
+        for task in tasks:
+            steps = where(tested, task=task)[0]["step"]
+            looks[task] = TASKS[task]._replace(label=f"{TASKS[task].label}\n{steps} steps")
+            rings[task] = chosen_length(rows, task, method)
+        ends = draw_lines(axis, tested, "length", "accuracy", "task", looks, rings=rings)
+        for name, (place, _) in UNTRAINED.items():
+            baseline = [{**row, "x": place} for row in where(rows, method=name, split="test")]
+            draw_lines(axis, baseline, "x", "accuracy", "task", looks)
+        axis.axvline(0.55, color="0.8", lw=1)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([*places, *lengths], [*names, *lengths], fontsize=8)
+        axis.set_xlabel("virtual tokens")
+        axis.set_title(f"{method} tuning")
+        label_lines(axis, ends, gap=0.11)
+    figure.suptitle("Accuracy over the number of virtual tokens, after a budget of steps")
+    said = "line: mean of the seeds · small dot: a seed · ring: the chosen length"
+    figure.supxlabel(said, fontsize=9)
+    return figure
 
 
 # ------------------------------------------------------------------ progress and messages
@@ -1100,432 +1130,20 @@ def guard(work):
         sys.exit(130)
 
 
-# ------------------------------------------------------------------ pictures
-
-COLOURS = {  # a thing has one colour, in all pictures and classes
-    "none": "#595959",
-    "always": "#A6A6A6",
-    "wording": "#0072B2",
-    "prompt": "#009E73",
-    "prefix": "#E69F00",
-    "library": "#7F7F7F",
-    "first-letter-last": "#009E73",
-    "swap-1": "#0072B2",
-    "swap-4": "#D55E00",
-    **{name: start.colour for name, start in STARTS.items()},
-}
-
-
-def new_figure(width, height, rows=1, columns=1, **ratios):
-    """A Figure and its axes, (rows, columns). Not by pyplot, which depends on the screen."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
-    figure.get_layout_engine().set(wspace=0.04)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def label_lines(axis, labels, gap=0.06):
-    """Texts at the right ends of lines, [(height, text, colour)], moved apart where they would
-    overlap. `gap` is the least distance of two, as a share of the axis."""
-    to_axis = axis.transData + axis.transAxes.inverted()
-    labels = sorted(labels)
-    heights = [to_axis.transform((1, height))[1] for height, _, _ in labels]
-    for (_, text, colour), y in zip(labels, moved_apart(heights, gap)):
-        style = {"color": colour, "weight": "bold", "va": "center", "fontsize": 9}
-        axis.text(1.03, y, text, transform=axis.transAxes, **style)
-
-
-def moved_apart(heights, gap):
-    """Growing heights, moved so that each is at least `gap` above the one before, and the last no
-    higher than the top of the axis, 1, or where it was."""
-    ceiling = max(1, heights[-1])
-    moved = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + gap) if moved else height)
-    for i in reversed(range(len(moved))):
-        moved[i] = min(moved[i], ceiling)
-        ceiling = moved[i] - gap
-    return moved
-
-
-def values_in_order(results, column):
-    """The different values of a column, in the order in which they come."""
-    return list(dict.fromkeys(row[column] for row in results))
-
-
-def practised_or_not(task):
-    return "a practised task" if TASKS[task].practised else "a task never practised"
-
-
-def times_sooner(needed, slow, fast):
-    """How many times as many steps the start `slow` needs as the start `fast`: at each learning
-    rate, {rate: ratio}, and each start at its own best rate. Medians of the seeds; a task learned
-    at once counts as one step. Where one of the two never gets there, there is no ratio (NaN)."""
-    steps = {where: max(1, median(seeds)) for where, seeds in needed.items()}
-    at_rate, best = {}, {slow: math.inf, fast: math.inf}
-    for rate in sorted({rate for _, rate in steps}):
-        slow_steps = steps.get((slow, rate), math.inf)
-        fast_steps = steps.get((fast, rate), math.inf)
-        if max(slow_steps, fast_steps) < math.inf:
-            at_rate[rate] = slow_steps / fast_steps
-        best[slow] = min(best[slow], slow_steps)
-        best[fast] = min(best[fast], fast_steps)
-    at_best = best[slow] / best[fast] if max(best.values()) < math.inf else math.nan
-    return at_rate, at_best
-
-
-def is_sooner(at_rate):
-    """Whether related text is at least twice as fast as noise at some learning rate."""
-    return max(at_rate.values(), default=0) >= 2
-
-
-def initialization_finding(at_rate, at_best):
-    """The title of initialization.png, from the ratios of `times_sooner`, noise to related text."""
-    if not is_sooner(at_rate):
-        return "How soon a prompt learns, from each start and at each learning rate"
-    rate = max(at_rate, key=at_rate.get)
-    most = f"{at_rate[rate]:.0f} times sooner than from noise at learning rate {rate:g}"
-    if at_best >= 1.1:
-        each = f"and {at_best:.1f} times when each has its own best learning rate"
-    else:
-        each = "but not when each has its own best learning rate"
-    return f"From related text a prompt learns {most},\n{each}"
-
-
-COMPARED = ("normal", "related")  # the two starts that people argue about
-
-
-def draw_initialization(results):
-    """Steps until a task is learned: over the learning rate, a line for each start; and beside it,
-    all rates together, the same for a task where the start hardly matters."""
-    new_task, *practised = values_in_order(results, "task")
-    columns = 1 + len(practised)
-    figure, axes = new_figure(
-        7 + 3.2 * len(practised), 5.6, columns=columns, width_ratios=[2] + [1] * len(practised)
-    )
-    needed = steps_needed(results, new_task)
-    last = max(row["step"] for row in results)
-    draw_steps_over_rate(axes[0, 0], needed, last, new_task)
-    for axis, task in zip(axes[0, 1:], practised):
-        draw_steps_of_starts(axis, steps_needed(results, task), last, task)
-    at_rate, at_best = times_sooner(needed, *COMPARED)
-    if is_sooner(at_rate):
-        draw_gap(axes[0, 0], needed, at_rate, last)
-    figure.suptitle(initialization_finding(at_rate, at_best))
-    return figure
-
-
-def height_of(steps, last):
-    """Where a number of steps stands on the axis: 0 at a half, "never" at twice the last step."""
-    return min(max(steps, 0.5), 2 * last)
-
-
-def draw_steps_over_rate(axis, needed, last, task):
-    labels = []
-    starts = list(dict.fromkeys(start for start, _ in needed))
-    for place, start in enumerate(starts):
-        rates = sorted(rate for name, rate in needed if name == start)
-        medians = [height_of(median(needed[start, rate]), last) for rate in rates]
-        colour = STARTS[start].colour
-        width = 3.5 if start in COMPARED else 1.5
-        axis.plot(rates, medians, "o-", color=colour, lw=width)
-        for rate in rates:
-            heights = [height_of(steps, last) for steps in needed[start, rate]]
-            aside = 0.04 * (place - (len(starts) - 1) / 2)  # so that no dot hides another's
-            beside = rate * 2**aside
-            axis.plot([beside] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
-        labels.append((medians[-1], STARTS[start].label, colour))
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axis.set_xlabel("learning rate (in units of the embeddings' spread)")
-    axis.set_ylabel("steps until the task is learned\n(line: median; small dot: a seed)")
-    finish_steps_axis(axis, last, task)
-    label_lines(axis, labels)
-
-
-def draw_steps_of_starts(axis, needed, last, task):
-    starts = list(dict.fromkeys(start for start, _ in needed))
-    for place, start in enumerate(starts):
-        seeds = []
-        for (name, _), steps in needed.items():
-            if name == start:
-                seeds += steps
-        heights = [height_of(steps, last) for steps in seeds]
-        colour = STARTS[start].colour
-        axis.plot([place] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
-        axis.plot(place, height_of(median(seeds), last), "o", color=colour, ms=10)
-    axis.set_xlim(-0.7, len(starts) - 0.3)
-    names = [STARTS[start].label for start in starts]
-    axis.set_xticks(range(len(starts)), names, rotation=60, ha="right", fontsize=9)
-    finish_steps_axis(axis, last, task)
-
-
-def finish_steps_axis(axis, last, task):
-    ticks = [2**i for i in range(int(math.log2(last)) + 1)]
-    axis.set_yscale("log", base=2)
-    axis.set_yticks([0.5, *ticks, 2 * last], ["0", *map(str, ticks), "never"])
-    axis.minorticks_off()
-    axis.set_ylim(0.42, 2.4 * last)
-    axis.set_title(f"{practised_or_not(task)}:\n{TASKS[task].question}")
-
-
-def draw_gap(axis, needed, at_rate, last):
-    """An arrow from related text to noise, at the rate at which they are farthest apart."""
-    rate = max(at_rate, key=at_rate.get)
-    slow, fast = COMPARED
-    low = height_of(median(needed[fast, rate]), last)
-    high = height_of(median(needed[slow, rate]), last)
-    arrow = {"arrowstyle": "<->", "color": "black", "lw": 1.5, "shrinkA": 5, "shrinkB": 5}
-    axis.annotate("", (rate, high), (rate, low), arrowprops=arrow)
-    text = f"{at_rate[rate]:.0f} times as many steps\nat the same learning rate"
-    axis.text(rate, low / 1.3, text, ha="center", va="top")
-
-
-UNTRAINED = {"always": "commonest\nanswer", "none": "no\nprompt", "wording": "best hard\nprompt"}
-
-
-def draw_length(results):
-    """Accuracy over length, a line for each task; left of the prompts, what needs no training."""
-    methods = [name for name in values_in_order(results, "method") if name in METHODS]
-    widths = [1.4] + [1] * (len(methods) - 1)
-    figure, axes = new_figure(2 + 5.5 * len(methods), 5, columns=len(methods), width_ratios=widths)
-    for axis, method in zip(axes[0], methods):
-        draw_accuracy_over_length(axis, results, method)
-    draw_untrained(axes[0, 0], results)
-    figure.suptitle(length_finding(results))
-    return figure
-
-
-def draw_accuracy_over_length(axis, results, method):
-    labels = []
-    lengths = sorted({row["length"] for row in results if row["method"] == method})
-    x = [math.log2(length) for length in lengths]
-    for task in values_in_order(results, "task"):
-        colour = COLOURS.get(task, "black")
-        tested = accuracies_of(results, task, method, "test")
-        accuracies = [tested[length][0] for length in lengths]
-        errors = [tested[length][1] for length in lengths]
-        axis.errorbar(x, accuracies, errors, fmt="o-", color=colour, lw=2.5, elinewidth=1)
-        enough = chosen_length(results, task, method)
-        ring = {"ms": 15, "mfc": "none", "mew": 2, "color": colour}
-        axis.plot(math.log2(enough), tested[enough][0], "o", **ring)
-        text = f"{TASKS[task].lacks}: {enough_said(enough, lengths)}\n"
-        text += textwrap.fill(TASKS[task].question, 25)
-        labels.append((accuracies[-1], text, colour))
-    axis.set_xticks(x, lengths, fontsize=9)
-    axis.set_ylim(-0.03, 1.04)
-    axis.set_xlabel("virtual tokens (ring: enough; bars: one standard error)")
-    axis.set_ylabel("accuracy on the test sentences")
-    axis.set_title(f"{method} tuning")
-    label_lines(axis, labels, gap=0.17)
-
-
-def draw_untrained(axis, results):
-    """What needs no training, left of the lengths: a short bar for each task, side by side."""
-    tasks = values_in_order(results, "task")
-    middles = [-5.5, -3.7, -1.9]
-    for middle, method in zip(middles, UNTRAINED):
-        for place, task in enumerate(tasks):
-            [(accuracy, error)] = accuracies_of(results, task, method, "test").values()
-            x = middle + 0.35 * (place - (len(tasks) - 1) / 2)
-            colour = COLOURS.get(task, "black")
-            axis.errorbar(x, accuracy, error, fmt="_", color=colour, ms=9, mew=3, elinewidth=1)
-    axis.axvline(-0.8, color="0.8", lw=1)
-    ticks, texts = list(axis.get_xticks()), [text.get_text() for text in axis.get_xticklabels()]
-    axis.set_xticks([*middles, *ticks], [*UNTRAINED.values(), *texts], fontsize=9)
-
-
-def enough_said(length, lengths):
-    """A chosen length in words. Where it is the longest that was tried, more may be better."""
-    return f"{length} or more" if length == max(lengths) else f"{length} enough"
-
-
-def length_finding(results):
-    """The title of length.png. Tasks stand in the order of how much a prompt must store."""
-    tasks = values_in_order(results, "task")
-    enough = [chosen_length(results, task, "prompt") for task in tasks]
-    if enough == sorted(enough) and enough[0] < enough[-1]:
-        return "The more a prompt has to store, the longer it must be"
-    return "Accuracy over the number of virtual tokens"
-
-
-def shown_seed(results):
-    """The seed that vectors.png shows first: the one in which some vector holds one letter alone
-    most clearly. For each letter that changes places, the most that is lost of it and of nothing
-    else; the seed with the largest sum."""
-
-    def clearness(seed):
-        lost = answers_lost(results, seed)
-        return sum(max(lost_alone(lost, letter)) for letter in COMMON_LETTERS[:2])
-
-    return max(values_in_order(results, "seed"), key=clearness)
-
-
-def lost_alone(lost, letter):
-    """Of each vector: how much more is lost of this letter than of any other, (P,)."""
-    others = [values for name, values in lost.items() if name != letter]
-    return [own - max(rest) for own, *rest in zip(lost[letter], *others)]
-
-
-def draw_vectors(results):
-    """What is lost without each vector: the shown seed large, the others below it."""
-    first = shown_seed(results)
-    seeds = [first] + [seed for seed in values_in_order(results, "seed") if seed != first]
-    heights = [2.2] + [1] * (len(seeds) - 1)
-    figure, axes = new_figure(9, 1.2 + 0.95 * sum(heights), rows=len(seeds), height_ratios=heights)
-    for axis, seed in zip(axes[:, 0], seeds):
-        image = draw_lost(axis, answers_lost(results, seed))
-        shown = f" (the clearest of {len(seeds)})" if seed == first else ""
-        axis.set_title(f"seed {seed}{shown}", fontsize=9, loc="left")
-    axes[-1, 0].set_xlabel("the vector that is hidden (a number: at least 0.1 is lost)")
-    figure.colorbar(image, ax=axes, label="accuracy that is lost")
-    figure.suptitle(vectors_finding(results))
-    return figure
-
-
-def draw_lost(axis, lost):
-    """One prompt: a row for each kind of letter, a column for each vector; dark where much is
-    lost."""
-    first, second = COMMON_LETTERS[:2]
-    grid = [lost[first], lost[second], lost["other"]]  # (3, P)
-    image = axis.imshow(grid, cmap="Reds", vmin=0, vmax=1, aspect="auto")
-    axis.set_yticks(range(3), [f"begins with {first}", f"begins with {second}", "other letters"])
-    vectors = range(len(lost[first]))
-    axis.set_xticks(vectors, [vector + 1 for vector in vectors])
-    write_into_squares(axis, grid, 0.6, lambda value: f"{value:.1f}")
-    return image
-
-
-def write_into_squares(axis, grid, dark, as_text):
-    """Write each value of at least 0.1 into its square: in white where the square is dark, that is
-    above `dark`."""
-    axis.spines[["left", "bottom"]].set_visible(False)
-    axis.tick_params(length=0)
-    for y, values in enumerate(grid):
-        for x, value in enumerate(values):
-            if value >= 0.1:
-                style = {"color": "white" if value > dark else "black", "fontsize": 8}
-                axis.text(x, y, as_text(value), ha="center", va="center", **style)
-
-
-CLEARLY = 0.3  # accuracy that must be lost of one letter alone, for a title to say so
-
-
-def vectors_finding(results):
-    """The title of vectors.png: for each letter, the vector that holds most of it and of nothing
-    else, in the prompt that is shown."""
-    seed = shown_seed(results)
-    lost, accuracies = answers_lost(results, seed), accuracies_without(results, seed)
-    found = []
-    for letter in COMMON_LETTERS[:2]:
-        alone = lost_alone(lost, letter)
-        vector = alone.index(max(alone))
-        if alone[vector] < CLEARLY:
-            return "What is lost when one vector of a prompt is hidden"
-        before, after = accuracies[letter, NONE_HIDDEN], accuracies[letter, vector]
-        found.append(
-            f"without vector {vector + 1}, {letter} falls from {before:.2f} to {after:.2f}"
-        )
-    first, second = COMMON_LETTERS[:2]
-    return (
-        f"Prompts learned to say {second} for {first} and {first} for {second}: some vectors hold "
-        f"one fact, others a part of all\nseed {seed}: {'; '.join(found)}"
-    )
-
-
 # ------------------------------------------------------------------ the command line
 
 
-MEASURED = {  # the columns that `measure` fills, beside the task and those of an arm
-    "seed": int,
-    "step": int,
-    "split": str,
-    "loss": float,
-    "accuracy": float,
-    "sentences": int,
-}
-
-
 class Experiment(NamedTuple):
-    """An experiment is a table, OUT/NAME.csv, and a picture of it, OUT/NAME.png."""
+    """An experiment leaves a table, NAME.csv, and a picture of it, NAME.png."""
 
-    columns: dict  # {name: type} of the table
     run: Callable  # (lab, plan, first_seed) -> rows of results
     draw: Callable  # rows of results -> a matplotlib Figure
 
 
 EXPERIMENTS = {
-    "initialization": Experiment(
-        {
-            "task": str,
-            "start": str,
-            "rate": float,
-            **MEASURED,
-        },
-        compare_starts,
-        draw_initialization,
-    ),
-    "length": Experiment(
-        {
-            "task": str,
-            "method": str,
-            "length": int,
-            **MEASURED,
-            "words": str,
-        },
-        compare_lengths,
-        draw_length,
-    ),
-    "vectors": Experiment(
-        {"task": str, "seed": int, "vector": int, "letter": str, "accuracy": float},
-        ask_without_each_vector,
-        draw_vectors,
-    ),
+    "initialization": Experiment(compare_starts, draw_initialization),
+    "length": Experiment(compare_lengths, draw_length),
 }
-
-
-def run_experiments(experiments, lab, plan, out, first_seed):
-    """One experiment after another; each leaves its table and its picture in the folder `out`."""
-    for name, experiment in experiments.items():
-        rows = experiment.run(lab, plan, first_seed)
-        write_results(Path(out) / f"{name}.csv", experiment.columns, rows)
-        draw_table(name, experiment, out)
-
-
-def draw_again(experiments, out):
-    """The pictures of the experiments whose tables are in the folder; InputError without any."""
-    found = [name for name in experiments if (Path(out) / f"{name}.csv").exists()]
-    if not found:
-        raise InputError(f"no results in {out}: run this without --plot first")
-    for name in found:
-        draw_table(name, experiments[name], out)
-
-
-def draw_table(name, experiment, out):
-    """Draw OUT/NAME.png from OUT/NAME.csv, and say so."""
-    figure = experiment.draw(read_results(Path(out) / f"{name}.csv", experiment.columns))
-    picture = Path(out) / f"{name}.png"
-    figure.savefig(picture, dpi=130)
-    say(str(picture))
-
-
-def main_job(settings):
-    """One text to begin with, then all experiments."""
-    started = time.time()
-    lab = open_lab(settings)
-    plan = QUICK if settings.quick else Plan()
-    show_one_text(lab, plan, settings.seed)
-    run_experiments(EXPERIMENTS, lab, plan, settings.out, settings.seed)
-    say(f"Done in {clock(time.time() - started)} minutes.")
-
-
-def open_lab(settings):
-    """The Lab of the base and the folder that the command line names; the folder is made."""
-    model, tok = load_base(settings.base, settings.device)
-    Path(settings.out).mkdir(parents=True, exist_ok=True)
-    return Lab(model, tok, load_data(settings.out))
 
 
 class Parser(argparse.ArgumentParser):
@@ -1545,11 +1163,9 @@ def command_line(name, description):
     """A parser with the options that every script of experiments has."""
     parser = script_parser(name, description)
     add = parser.add_argument
-    add("--plot", action="store_true", help="train nothing, draw again what is in the folder")
-    add("--out", default="out", help="folder for tables and pictures (out)")
     add("--base", default=BASE, help="file of the base (tutorials/base.pt)")
+    add("--out", default="out", help="folder for what is made, and for the docstrings read (out)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (auto)")
-    add("--seed", type=seed_number, default=0, help="the first of the seeds (0)")
     return parser
 
 
@@ -1561,15 +1177,31 @@ def seed_number(text):
     return seed
 
 
+def open_lab(settings):
+    """The Lab of the base and the folder that the command line names; the folder is made."""
+    model, tok = load_base(settings.base, settings.device)
+    Path(settings.out).mkdir(parents=True, exist_ok=True)
+    return Lab(model, tok, load_data(settings.out))
+
+
 def main(arguments=None):
     parser = command_line("train.py", __doc__)
-    quick = "a first look: fewer arms, in less than a minute"
+    quick = "a first look: fewer arms, in less than a minute, to OUT/quick"
     parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--seed", type=seed_number, default=0, help="the first of the seeds (0)")
     settings = parser.parse_args(arguments)
-    if settings.plot:
-        draw_again(EXPERIMENTS, settings.out)
-    else:
-        main_job(settings)
+    started = time.time()
+    folder = Path(settings.out, "quick") if settings.quick else Path(settings.out)
+    plan = QUICK if settings.quick else Plan()
+    lab = open_lab(settings)
+    folder.mkdir(exist_ok=True)
+    show_one_text(lab, settings.seed)
+    show_what_words_hide(lab, settings.seed)
+    for name, experiment in EXPERIMENTS.items():
+        rows = experiment.run(lab, plan, settings.seed)
+        write_rows(folder / f"{name}.csv", rows)
+        write_picture(folder / f"{name}.png", experiment.draw, rows)
+    say(f"Done in {clock(time.time() - started)} minutes.")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,15 @@ whole docstrings, and then the tasks, asked for in English. No sentence kept for
 is seen, nor its docstring. A run that was stopped goes on when it is started again. At the end
 every hard prompt is tried.
 
-The tasks in HELD_OUT of train.py are never practised. They were chosen before any training: one of
+The base practises the tasks of this file that have practised hard prompts, and *library* of
+train.py. The tasks in HELD_OUT are never practised. They were chosen before any training: one of
 each of three operations, at three places, and none at the first word, where even a bad guess is
-often right. Instructions are also long and far away, so that a prompt may be: of the batches, 60 %
-are hard prompt and text ("near"), 20 % have up to 200 tokens of other sentences between the two
-("far"), and 20 % an instruction of up to 100 tokens made of several hard prompts ("long"). In the
-last two the instruction is pinned.
+often right. Importing this file adds its tasks to TASKS.
+
+Instructions are also long and far away, so that a prompt may be: of the batches, 60 % are hard
+prompt and text ("near"), 20 % have up to 200 tokens of other sentences between the two ("far"), and
+20 % an instruction of up to 100 tokens made of several hard prompts ("long"). In the last two the
+instruction is pinned.
 """
 
 import heapq
@@ -35,10 +38,13 @@ from model import GPT, GPTConfig, InputError, read, write
 from train import (
     PATTERN,
     TASKS,
+    Task,
     Tokenizer,
+    bare,
     collate,
     commonest_answer,
     find_device,
+    first_letter_prompts,
     guard,
     hashed,
     progress,
@@ -62,6 +68,115 @@ TASK_STEPS = {"base": 24000, "small": 12000, "tiny": 12000, "small-lm": 0}
 FAR = 200  # tokens between instruction and text, at most
 LONG = 100  # tokens of an instruction, at most
 SAVE_EVERY = 60  # seconds
+
+# ------------------------------------------------------------------ the tasks of the base
+
+
+def task_of_words(question, answer, practised, unseen, label="nothing new"):
+    """A task that the main job does not train."""
+    return Task(label, question, answer, unseen, practised, sweep=None, steps={})
+
+
+TASKS["kind"] = task_of_words(
+    "a class or a function",
+    lambda sentence: sentence.kind,
+    [
+        "Is this a class or a function?",
+        "Class or function?",
+        "Does this describe a class or a function?",
+        "Say whether this is a function or a class.",
+    ],
+    [
+        "Decide: is it a function or is it a class?",
+        "What is described, a class or a function?",
+    ],
+)
+TASKS["count"] = task_of_words(
+    "how many words there are",
+    lambda sentence: str(len(sentence.text.split())),
+    [
+        "How many words are there?",
+        "Count the words.",
+        "What is the number of words?",
+        "Say how many words this sentence has.",
+    ],
+    [
+        "Give the number of words in this sentence.",
+        "How many words do you count here?",
+    ],
+)
+TASKS["before-last"] = task_of_words(
+    "the word before the last",
+    lambda sentence: bare(sentence.text.split()[-2]),
+    [],
+    [
+        "Repeat the word before the last.",
+        "What is the word before the last word?",
+        "Copy the word before the last word.",
+        "Say the last word but one again.",
+    ],
+    "a new rule",
+)
+
+# A grid: every operation on every word. The base practised each operation and each place, but not
+# the three pairs in HELD_OUT. These are of three operations, at three places, none the first word.
+OPERATIONS = {
+    "repeat": (
+        "the {} word",
+        lambda word: word,
+        [
+            "Repeat the {} word.",
+            "What is the {} word?",
+            "Copy the {} word of this sentence.",
+            "Say the {} word again.",
+        ],
+    ),
+    "first-letter": (
+        "first letter of the {} word",
+        lambda word: word[0],
+        first_letter_prompts("{}"),
+    ),
+    "last-letter": (
+        "last letter of the {} word",
+        lambda word: word[-1],
+        [
+            "What is the last letter of the {} word?",
+            "Name the last letter of the {} word.",
+            "Which letter does the {} word end with?",
+            "Say how the {} word ends.",
+        ],
+    ),
+    "letters": (
+        "how many letters the {} word has",
+        lambda word: str(len(word)),
+        [
+            "How many letters has the {} word?",
+            "Count the letters of the {} word.",
+            "What is the length of the {} word?",
+            "Say how long the {} word is.",
+        ],
+    ),
+}
+PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
+HELD_OUT = ("repeat-second", "first-letter-last", "letters-third")
+
+
+def grid_task(operation, place):
+    """The task of the grid that does this operation on the word at this place."""
+    question, operate, texts = OPERATIONS[operation]
+    hard_prompts = [text.format(place) for text in texts]
+
+    def answer(sentence):
+        return operate(bare(sentence.text.split()[PLACES[place]]))
+
+    if f"{operation}-{place}" in HELD_OUT:
+        return task_of_words(question.format(place), answer, [], hard_prompts, "a rule")
+    return task_of_words(question.format(place), answer, hard_prompts, [])
+
+
+for operation in OPERATIONS:
+    for place in PLACES:
+        TASKS.setdefault(f"{operation}-{place}", grid_task(operation, place))
 
 # ------------------------------------------------------------------ the vocabulary
 

@@ -45,9 +45,9 @@ class InputError(ValueError):
 class GPTConfig:
     """The shape of the model. Raises InputError, with the value and the fix, for one that fails.
 
-    A `window` saves time: a text of T tokens takes time in proportion to T, not to T^2, and each
-    new token reads W keys, however long the text before it is. It does not save the cache's memory:
-    a Past keeps all keys and values, also those that no later token sees.
+    A `window` saves time: that of a text is in proportion to T, not to T^2, and a new token is
+    compared with W keys, however long the text before it is. It does not save memory of the cache:
+    a Past keeps all keys and values, and each new token copies them.
     """
 
     vocab_size: int
@@ -108,12 +108,10 @@ class Past:
     positions           (B, S), -1 where a slot is empty; the others count up from 0 in each row
     pinned              (B,): so many leading positions stay visible whatever the window
 
-    More than the counting is not needed of the positions, and even that may be broken on purpose.
-    They decide two things only. The text goes on at `length`, which counts the slots that are not
-    empty, whatever their positions are. And a slot is seen where the one rule says so, each slot by
-    itself, in any order. So a slot that is moved to a position behind every text, say 2^20, is
-    hidden from the text, and the text stays where it was. (As an empty slot it would be hidden too,
-    but the text would move up by one.)
+    The count may be broken on purpose. The text goes on at `length`, the number of slots that are
+    not empty, and the rule asks each slot by itself, in any order. So a slot moved to a position
+    behind every text, say 2^20, is hidden from the text, and the text stays where it was. (An empty
+    slot is hidden too, but with one slot less the text moves up.)
     """
 
     keys: list[torch.Tensor]

@@ -185,12 +185,12 @@ def compare_methods(lab, plan, first_seed):
 def without_training(lab, task):
     """Rows of results for what needs no training: those of `train.untrained`, and every hard prompt
     on the test sentences."""
-    rows = untrained(lab, task)
+    rows = [{**row, "words": ""} for row in untrained(lab, task)]
     for words in TASKS[task].hard_prompts:
         arm = words_arm(lab, task, "each wording", words)
         [row] = measure(lab, [arm], 0, "test", FINAL)
         rows.append({**row, "words": words})
-    return [{"words": "", **row, "numbers": 0, "rate": 0} for row in rows]
+    return [{**row, "numbers": 0, "rate": 0} for row in rows]
 
 
 def before_arm(lab, task, method, length, rate, seed):

@@ -8,7 +8,7 @@ import pytest
 from small_world import sentences
 
 from model import GPT, InputError
-from train import HELD_OUT, PATTERN, TASKS, Tokenizer
+from train import PATTERN, TASKS, Tokenizer
 
 
 def slow_bpe(texts, size):
@@ -58,7 +58,7 @@ def test_only_practised_tasks_are_practised():
     assert counts.pop(TASKS["library"].question) == 4
     assert counts.pop(TASKS["count"].question) == 2
     assert set(counts.values()) == {1}
-    for name in (*HELD_OUT, "before-last", "swap-1", "swap-4"):
+    for name in (*pretrain.HELD_OUT, "before-last", "swap-1", "swap-4"):
         assert TASKS[name].question not in counts
 
 

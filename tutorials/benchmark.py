@@ -35,7 +35,7 @@ from train import (
     find_device,
     fit,
     guard,
-    new_figure,
+    panels,
     say,
     score,
     script_parser,
@@ -489,7 +489,7 @@ def speeds_of(results, kind):
 def draw(results, path):
     """Tokens a second over the number of prompts, in one batch and one at a time."""
     mixed, single = speeds_of(results, "mixed"), speeds_of(results, "one by one")
-    figure, [[axis]] = new_figure(6, 4)
+    figure, [axis] = panels(1, 6, 4)
     counts = list(mixed)
     for speeds, label, colour in (
         (mixed, "one mixed batch", "#0072B2"),

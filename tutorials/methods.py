@@ -1,7 +1,6 @@
 """Prompts and prefixes beside what changes the base itself, and how far a prompt reaches.
 
-    python tutorials/methods.py           two experiments, two tables, two pictures
-    python tutorials/methods.py --plot    draw the pictures again from what is in the folder
+    python tutorials/methods.py     two experiments, two tables, two pictures
 
 methods     no prompt, hard prompts, prompt tuning, prefix tuning, LoRA and fine-tuning all weights:
             on a task that the base practised, on one whose parts it practised, and on one outside
@@ -23,35 +22,35 @@ from typing import NamedTuple
 
 import torch
 import torch.nn as nn
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import train
-from softprompt import PromptTuning, prefill
+from pretrain import TASKS  # those of train.py and of the base
+
+from softprompt import prefill
 from train import (
-    MEASURED,
-    TASKS,
+    FINAL,
     Arm,
     Experiment,
+    arm_of_tokens,
     best_hard_prompt,
     clock,
     command_line,
-    draw_again,
     guard,
     mean_error,
     mean_of_arms,
     measure,
     new_arm,
-    new_figure,
     open_lab,
+    panels,
     progress,
-    run_experiments,
     say,
     score,
-    score_hard_prompt,
+    seed_number,
     train_arms,
     untrained,
-    untrained_row,
-    values_in_order,
+    write_picture,
+    write_rows,
 )
 
 # ------------------------------------------------------------------ what changes the base itself
@@ -146,8 +145,6 @@ INSIDE = ("lora", "full")  # what changes the base
 class Plan:
     """How much is done."""
 
-    examples: int = 16  # sentences a step, for each arm
-    final: int = 240  # sentences of all numbers, as in the main job
     seeds: int = 2
 
     # methods
@@ -169,29 +166,30 @@ def compare_methods(lab, plan, first_seed):
     results = []
     seeds = range(first_seed, first_seed + plan.seeds)
     for task, steps in plan.task_steps:
-        results += without_training(lab, task, plan.final)
+        results += without_training(lab, task)
         for method in BEFORE:
             arms = []
             for length in plan.lengths:
                 for rate in RATES[method]:
                     arms += [before_arm(lab, task, method, length, rate, seed) for seed in seeds]
-            results += learn(lab, arms, steps, plan, f"{task}, {method}")
+            results += learn(lab, arms, steps, f"{task}, {method}")
         for method in INSIDE:
             for rate in RATES[method]:
                 for seed in seeds:
                     copied = lab_on_a_copy(lab)
                     arm = inside_arm(copied, task, method, rate, seed)
-                    results += learn(copied, [arm], steps, plan, f"{task}, {method}, {rate:g}")
+                    results += learn(copied, [arm], steps, f"{task}, {method}, {rate:g}")
     return results
 
 
-def without_training(lab, task, n):
+def without_training(lab, task):
     """Rows of results for what needs no training: those of `train.untrained`, and every hard prompt
-    on the first n test sentences."""
-    rows = untrained(lab, task, n)
+    on the test sentences."""
+    rows = [{**row, "words": ""} for row in untrained(lab, task)]
     for words in TASKS[task].hard_prompts:
-        loss, accuracy = score_hard_prompt(lab, task, words, "test", n)
-        rows.append(untrained_row(task, "each wording", words, "test", n, loss, accuracy))
+        arm = words_arm(lab, task, "each wording", words)
+        [row] = measure(lab, [arm], 0, "test", FINAL)
+        rows.append({**row, "words": words})
     return [{**row, "numbers": 0, "rate": 0} for row in rows]
 
 
@@ -210,11 +208,15 @@ def inside_arm(lab, task, method, rate, seed):
     return Arm(soft, task, rate, seed, columns)
 
 
-def learn(lab, arms, steps, plan, title):
+def learn(lab, arms, steps, title):
     """Train the arms, all of one task; rows of results for how they do in the end."""
-    train_arms(lab, arms, steps, plan.examples, title)
-    results = measure(lab, arms, steps, "valid", plan.final)
-    return results + measure(lab, arms, steps, "test", plan.final)
+    train_arms(lab, arms, steps, title)
+    return measure(lab, arms, steps, "valid", FINAL) + measure(lab, arms, steps, "test", FINAL)
+
+
+def tasks_in(results):
+    """The tasks of these rows, each once, in their order."""
+    return list(dict.fromkeys(row["task"] for row in results))
 
 
 class Way(NamedTuple):
@@ -250,8 +252,7 @@ def best_rate(results, task, way):
 def accuracy_of(results, task, way, split="test"):
     """(mean accuracy, standard error) at the rate that is best by validation."""
     at_rates = accuracies_at_rates(results, task, way, split)
-    accuracies = at_rates[best_rate(results, task, way)]
-    return mean_error(accuracies, results[0]["sentences"])
+    return mean_error(at_rates[best_rate(results, task, way)])
 
 
 def best_of(results, task, methods):
@@ -287,22 +288,21 @@ def compare_distances(lab, plan, first_seed):
             arm = new_arm(lab, task, "prompt", "related", plan.far_length, plan.far_rate, seed)
             arm.columns = {"method": "prompt", "length": plan.far_length}
             arms.append(arm)
-        train_arms(lab, arms, steps, plan.examples, f"distance, {task}")
-        arms.append(words_arm(lab, task, "wording", best_hard_prompt(lab, task, plan.final)))
+        train_arms(lab, arms, steps, f"distance, {task}")
+        arms.append(words_arm(lab, task, "wording", best_hard_prompt(lab, task)))
         arms.append(words_arm(lab, task, "none", ""))
         for pinned in (True, False):
             title = f"distance, {task}, {'pinned' if pinned else 'sliding'}"
             for between in progress(plan.between, len(plan.between), title):
-                results += measure_behind(lab, arms, pinned, between, plan.final)
+                results += measure_behind(lab, arms, pinned, between, FINAL)
     return results
 
 
 def words_arm(lab, task, method, words):
-    """An instruction in words as a prompt that is not trained: the embeddings of its tokens."""
-    ids = torch.tensor(lab.tok.encode(words), dtype=torch.long)  # (P,)
-    table = lab.model.model.embed_tokens.weight.detach().cpu()  # (V, C)
-    soft = PromptTuning(table[ids].to(lab.model.device))
-    return Arm(soft, task, 0.0, 0, {"method": method, "length": len(ids)})
+    """An instruction in words as a prompt that is not trained."""
+    arm = arm_of_tokens(lab, task, lab.tok.encode(words))
+    arm.columns = {"method": method, "length": arm.soft.length}
+    return arm
 
 
 @torch.inference_mode()
@@ -319,7 +319,7 @@ def measure_behind(lab, arms, pinned, between, n):
     where["window"] = lab.model.config.window
     results = []
     for arm, loss, accuracy in zip(arms, losses.tolist(), accuracies.tolist()):
-        row = {**arm.columns, **where, "task": arm.task, "seed": arm.seed, "sentences": n}
+        row = {**arm.columns, **where, "task": arm.task, "seed": arm.seed}
         results.append({**row, "loss": round(loss, 4), "accuracy": round(accuracy, 4)})
     return results
 
@@ -336,8 +336,7 @@ def accuracies_by_distance(results, task, method, pinned):
     for row in results:
         if (row["task"], row["method"], row["pinned"]) == (task, method, pinned):
             accuracies[row["between"]].append(row["accuracy"])
-    n = results[0]["sentences"]
-    return {between: mean_error(values, n) for between, values in accuracies.items()}
+    return {between: mean_error(values) for between, values in accuracies.items()}
 
 
 def lost_where_it_slides(results, task):
@@ -352,7 +351,15 @@ def lost_where_it_slides(results, task):
 
 # ------------------------------------------------------------------ pictures
 
-COLOURS = {**train.COLOURS, "lora": "#CC79A7", "full": "#D55E00"}
+COLOURS = {  # in all pictures and classes
+    "none": "#595959",
+    "always": "#A6A6A6",
+    "wording": "#000000",
+    "prompt": "#44AA99",
+    "prefix": "#661100",
+    "lora": "#AA4499",
+    "full": "#CC6677",
+}
 LABELS = {
     "none": "no prompt",
     "wording": "best hard prompt",
@@ -366,7 +373,7 @@ PRACTISE = {
     NEARLY: "never practised, but its parts were",
     OUTSIDE: "outside of all that was practised",
 }
-ERRORS = "bars: one standard error, of the seeds and of {} test sentences as a sample"
+ERRORS = f"bars: one standard error, of the seeds and of {FINAL} test sentences as a sample"
 NEAR = {"textcoords": "offset points", "fontsize": 10}  # a text beside a point
 
 
@@ -378,18 +385,17 @@ def title_of(task):
 
 def draw_methods(results):
     """A panel for each task, a line for each Way: its accuracy on the test sentences."""
-    tasks = values_in_order(results, "task")
+    tasks = tasks_in(results)
     ways = [way for way in ways_in(results) if way.method in LABELS]
-    width, height = 1.8 + 3.4 * len(tasks), 1.8 + 0.52 * len(ways)
-    figure, axes = new_figure(width, height, columns=len(tasks))
-    for axis, task in zip(axes[0], tasks):
+    figure, axes = panels(len(tasks), 4, 1.8 + 0.52 * len(ways))
+    for axis, task in zip(axes, tasks):
         draw_ways(axis, results, task, ways)
-    axes[0, 0].set_yticks(range(len(ways)), [label_of(way) for way in ways])
-    for text, way in zip(axes[0, 0].get_yticklabels(), ways):
+    axes[0].set_yticks(range(len(ways)), [label_of(way) for way in ways])
+    for text, way in zip(axes[0].get_yticklabels(), ways):
         text.set_color(COLOURS[way.method])
     figure.suptitle(methods_title(results))
     said = "each at its best learning rate, by validation; " + ERRORS
-    figure.supxlabel(said.format(results[0]["sentences"]), fontsize=9, color="0.4")
+    figure.supxlabel(said, fontsize=9, color="0.4")
     return figure
 
 
@@ -411,14 +417,14 @@ def draw_ways(axis, results, task, ways):
         axis.annotate(f"{center:.2f}", (center, y), (0, 5), **NEAR, ha="center")
     axis.set_title(title_of(task), fontsize=11)
     axis.set(xlim=(-0.06, 1.06), xlabel="accuracy on the test sentences")
-    axis.set(ylim=(len(ways) - 0.5, -0.9), yticks=[])  # the first on top
+    axis.set(ylim=(len(ways) - 0.5, -0.9))  # the first on top
     axis.spines["left"].set_visible(False)
     axis.tick_params("y", length=0)
 
 
 def methods_title(results):
     """The finding and its numbers, where the rows show it clearly."""
-    if {NEARLY, OUTSIDE} <= set(values_in_order(results, "task")):
+    if {NEARLY, OUTSIDE} <= set(tasks_in(results)):
         nearly, beyond = compared(results, NEARLY), compared(results, OUTSIDE)
         as_good = not weights_clearly_better(results, NEARLY)
         if as_good and weights_clearly_better(results, OUTSIDE):
@@ -439,8 +445,9 @@ def compared(results, task):
 def draw_distances(results):
     """A column of panels for each task, a row for prompts and one for hard prompts: the accuracy
     over the tokens between prompt and text."""
-    tasks = values_in_order(results, "task")
-    figure, axes = new_figure(1 + 4.6 * len(tasks), 7.2, rows=2, columns=len(tasks))
+    tasks = tasks_in(results)
+    figure = Figure(figsize=(1 + 4.6 * len(tasks), 7.2), layout="constrained")
+    axes = figure.subplots(2, len(tasks), squeeze=False)
     for row, method in zip(axes, ("prompt", "wording")):
         for axis, task in zip(row, tasks):
             draw_distance(axis, results, task, method)
@@ -451,7 +458,7 @@ def draw_distances(results):
     for axis in axes[1]:
         axis.set_xlabel("tokens of other text between prompt and question")
     figure.suptitle(window_title(results))
-    figure.supxlabel(ERRORS.format(results[0]["sentences"]), fontsize=9, color="0.4")
+    figure.supxlabel(ERRORS, fontsize=9, color="0.4")
     return figure
 
 
@@ -473,6 +480,7 @@ def draw_distance(axis, results, task, method):
     place = between_lines(pinned, sliding, none)
     axis.annotate("sliding", place, (6, -4), **NEAR, color=colour)
     axis.set(ylim=(-0.14, 1.18), xticks=list(none))
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 SHOWN = {"yes": "pinned", "no": "sliding"}
@@ -500,7 +508,7 @@ def between_lines(pinned, sliding, none):
 
 def window_title(results):
     """The finding, where the rows show it clearly, and its numbers."""
-    tasks = values_in_order(results, "task")
+    tasks = tasks_in(results)
     far = max(row["between"] for row in results)
     finding = "A prompt with other text between it and the question"
     if all(lost_where_it_slides(results, task) for task in tasks):
@@ -516,7 +524,7 @@ def window_title(results):
 def far_accuracies(results, method, pinned):
     """The accuracies of all tasks as far away as was tried, as a text."""
     found = []
-    for task in values_in_order(results, "task"):
+    for task in tasks_in(results):
         accuracies = accuracies_by_distance(results, task, method, pinned)
         accuracy, _ = accuracies[max(accuracies)]
         found.append(f"{accuracy:.2f}")
@@ -527,55 +535,26 @@ def far_accuracies(results, method, pinned):
 
 
 EXPERIMENTS = {
-    "methods": Experiment(
-        {
-            "task": str,
-            "method": str,
-            "length": int,
-            "numbers": int,
-            "rate": float,
-            **MEASURED,
-            "words": str,
-        },
-        compare_methods,
-        draw_methods,
-    ),
-    "window": Experiment(
-        {
-            "task": str,
-            "method": str,
-            "length": int,
-            "pinned": str,
-            "between": int,
-            "window": int,
-            "seed": int,
-            "loss": float,
-            "accuracy": float,
-            "sentences": int,
-        },
-        compare_distances,
-        draw_distances,
-    ),
+    "methods": Experiment(compare_methods, draw_methods),
+    "window": Experiment(compare_distances, draw_distances),
 }
 
 
-def run_all(settings):
+def main(arguments=None):
     """Both experiments; the second only where there is a window to slide out of."""
+    parser = command_line("methods.py", __doc__)
+    parser.add_argument("--seed", type=seed_number, default=0, help="the first of the seeds (0)")
+    settings = parser.parse_args(arguments)
     started = time.time()
     lab, experiments = open_lab(settings), dict(EXPERIMENTS)
     if lab.model.config.window is None:
         say("this base has no window that a prompt could slide out of: no distances are tried")
         del experiments["window"]
-    run_experiments(experiments, lab, Plan(), settings.out, settings.seed)
+    for name, experiment in experiments.items():
+        rows = experiment.run(lab, Plan(), settings.seed)
+        write_rows(Path(settings.out, f"{name}.csv"), rows)
+        write_picture(Path(settings.out, f"{name}.png"), experiment.draw, rows)
     say(f"Done in {clock(time.time() - started)} minutes.")
-
-
-def main(arguments=None):
-    settings = command_line("methods.py", __doc__).parse_args(arguments)
-    if settings.plot:
-        draw_again(EXPERIMENTS, settings.out)
-    else:
-        run_all(settings)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ its softmax over the text alone, which of every layer and head is compared with 
 """
 
 import torch
-from four_methods import COLUMNS as RACE_COLUMNS
 from four_methods import RACE_SEEDS, batches_of
-from shared import EXAMPLES, attention_scores, measured, open_lab, write_measured
+from shared import attention_scores, measured, open_lab, write_measured
 
 from train import guard, train_arms
 
 TASK, STEPS, SENTENCES = "before-last", 64, 24
 WAYS = ("prompt 28", "prefix 28", "lora")
-COLUMNS = {"way": str, "seed": int, "layer": int, "moved": float}
 
 
 def last_scores(model, ids, past=None):
@@ -39,7 +37,7 @@ def moved_by(base, model, past, texts):
 
 def rates_of_the_race():
     """{way: the learning rate that it has in four_methods.csv}."""
-    rows = measured("four_methods", RACE_COLUMNS)
+    rows = measured("four_methods")
     raced = [row for row in rows if row["part"] == "race"]
     return {
         row["way"]: row["rate"] for row in raced if (row["task"], row["steps"]) == (TASK, STEPS)
@@ -51,7 +49,7 @@ def main():
     texts = [ids for ids, _ in lab.rows(TASK, "test", SENTENCES)]
     for way in WAYS:
         for own, arms in batches_of(lab, TASK, way, [rates[way]], RACE_SEEDS):
-            train_arms(own, arms, STEPS, EXAMPLES, f"attention, {way}")
+            train_arms(own, arms, STEPS, f"attention, {way}")
             for arm in arms:
                 with torch.inference_mode():
                     past = arm.soft.past(own.model)
@@ -59,7 +57,7 @@ def main():
                 for layer, share in enumerate(moved.tolist(), 1):
                     row = {"way": way, "seed": arm.seed, "layer": layer}
                     results.append({**row, "moved": round(share, 4)})
-    write_measured("attention_moved", COLUMNS, results)
+    write_measured("attention_moved", results)
 
 
 if __name__ == "__main__":

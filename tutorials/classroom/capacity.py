@@ -27,18 +27,6 @@ SEEDS = range(5)
 BYTES = 256  # so many tokens at the beginning are single bytes: many of them no sentence has
 STEPS, MORE_STEPS = 600, 1800
 RATES = {"prompt": 3, "prefix": 0.3}  # in units of the size of what moves
-COLUMNS = {
-    "base": str,
-    "width": int,
-    "method": str,
-    "length": int,
-    "numbers": int,  # that are learned
-    "flips": int,
-    "steps": int,
-    "seed": int,
-    "accuracy": float,
-    "loss": float,
-}
 
 
 class Plan(NamedTuple):
@@ -183,7 +171,7 @@ def main():
         numbers = numbers_in(new_arm(lab, "", plan.method, "vocab", plan.length, 1, 0).soft)
         for share in plan.flips_per_number:
             results += measure_flips(lab, plan, round(share * numbers))
-        shared.write_measured("capacity", COLUMNS, results)
+        shared.write_measured("capacity", results)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import solutions
+from shared import hide, mean_error
 
 from model import GPT, GPTConfig, Past, visible
 from softprompt import PrefixTuning, PromptTuning, save
-from train import hide, mean_error
 
 
 def exercise(student):

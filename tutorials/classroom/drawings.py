@@ -4,6 +4,7 @@ nothing. `title` is a question in the class copies and the finding in the solved
 import math
 from statistics import mean, median
 
+import methods
 from matplotlib import pyplot
 from matplotlib.colors import ListedColormap
 
@@ -18,7 +19,11 @@ LABELS = {
     "lora": "LoRA",
     "full": "fine-tuning all weights",
 }
-COLOURS = {**train.COLOURS, "lora": "#CC79A7", "full": "#D55E00"}
+COLOURS = {  # a thing has one colour, in all pictures and classes
+    **methods.COLOURS,
+    **{name: task.colour for name, task in train.TASKS.items()},
+    **{name: start.colour for name, start in train.STARTS.items()},
+}
 
 
 def new_axes(title, width=8, height=4, rows=1, columns=1, **shared):
@@ -37,6 +42,22 @@ def level(axis, name, height):
     axis.axhline(height, color=COLOURS[name], ls="--", lw=1)
     style = {"color": COLOURS[name], "fontsize": 8, "va": "bottom", "ha": "right"}
     axis.text(0.99, height, LABELS[name], transform=axis.get_yaxis_transform(), **style)
+
+
+def practised_or_not(task):
+    return "a practised task" if train.TASKS[task].practised else "a task never practised"
+
+
+def write_into_squares(axis, grid, dark, as_text):
+    """Write each value of at least 0.1 into its square: in white where the square is dark, that is
+    above `dark`."""
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.tick_params(length=0)
+    for y, values in enumerate(grid):
+        for x, value in enumerate(values):
+            if value >= 0.1:
+                style = {"color": "white" if value > dark else "black", "fontsize": 8}
+                axis.text(x, y, as_text(value), ha="center", va="center", **style)
 
 
 # ------------------------------------------------------------------ 1: a prompt is a matrix
@@ -98,7 +119,7 @@ def draw_loss_and_bars(losses, accuracies, always, n, title):
 def draw_seeds_over_steps(curves, wording, always, title):
     """The accuracy of each seed over the steps, from rows of results."""
     _, [[axis]] = new_axes(title, 8, 4)
-    for seed in train.values_in_order(curves, "seed"):
+    for seed in dict.fromkeys(row["seed"] for row in curves):
         points = [(row["step"], row["accuracy"]) for row in curves if row["seed"] == seed]
         axis.plot(*zip(*points), "o-", color=COLOURS["prompt"], lw=1.5, ms=4, alpha=0.7)
     level(axis, "wording", wording)
@@ -151,17 +172,30 @@ def draw_snapping(tasks, states, baselines, title):
             axis.plot(range(3), heights, "o-", color=COLOURS["prompt"], lw=1.5, alpha=0.7)
         for name, height in baselines[task].items():
             level(axis, name, height)
-        axis.set_title(f"{task} ({train.practised_or_not(task)})", fontsize=10)
+        axis.set_title(f"{task} ({practised_or_not(task)})", fontsize=10)
         axis.set_xticks(range(3), states)
         axis.set_xlim(-0.2, 3.3)
         axis.set_ylim(-0.03, 1.03)
     axes[0, 0].set_ylabel("accuracy on 240 test sentences\n(a line for each seed)")
 
 
+def draw_lost(axis, lost):
+    """One prompt: a row for each kind of letter, a column for each vector; dark where much is
+    lost."""
+    first, second = train.COMMON_LETTERS[:2]
+    grid = [lost[first], lost[second], lost["other"]]  # (3, P)
+    image = axis.imshow(grid, cmap="Reds", vmin=0, vmax=1, aspect="auto")
+    axis.set_yticks(range(3), [f"begins with {first}", f"begins with {second}", "other letters"])
+    vectors = range(len(lost[first]))
+    axis.set_xticks(vectors, [vector + 1 for vector in vectors])
+    write_into_squares(axis, grid, 0.6, lambda value: f"{value:.1f}")
+    return image
+
+
 def draw_lost_answers(lost, title):
     """{"R", "C" or "other": [accuracy lost without each vector]} as squares."""
     figure, [[axis]] = new_axes(title, 9, 2.4)
-    image = train.draw_lost(axis, lost)
+    image = draw_lost(axis, lost)
     axis.set_xlabel("the vector that is hidden")
     figure.colorbar(image, label="accuracy lost")
 
@@ -190,7 +224,7 @@ def draw_lost_and_looked(lost, looked, title):
     """What is lost without each vector, and below it what share of the attention it gets from each
     place: {place: {kind: [share of each vector]}}."""
     figure, axes = new_axes(title, 9, 6, rows=1 + len(looked), sharex=True)
-    image = train.draw_lost(axes[0, 0], lost)
+    image = draw_lost(axes[0, 0], lost)
     axes[0, 0].set_title("accuracy lost without the vector", fontsize=10, loc="left")
     figure.colorbar(image, ax=axes[0, 0])
     for axis, (place, shares) in zip(axes[1:, 0], looked.items()):
@@ -206,7 +240,7 @@ def draw_shares(axis, shares):
     image = axis.imshow(grid, cmap="Blues", vmin=0, vmax=0.5, aspect="auto")
     names = ["other letters" if kind == "other" else f"begins with {kind}" for kind in shares]
     axis.set_yticks(range(len(grid)), names)
-    train.write_into_squares(axis, grid, 0.3, lambda value: f"{value:.2f}".lstrip("0"))
+    write_into_squares(axis, grid, 0.3, lambda value: f"{value:.2f}".lstrip("0"))
     return image
 
 
@@ -488,15 +522,55 @@ def loss_at_two_rates(steps, curves, threshold, title):
     axes[0, 0].set_ylabel("validation loss (nats a token)\none line a seed")
 
 
+COMPARED = ("normal", "related")  # the two starts that people argue about
+
+
+def height_of(steps, last):
+    """Where a number of steps stands on the axis: 0 at a half, "never" at twice the last step."""
+    return min(max(steps, 0.5), 2 * last)
+
+
+def draw_steps_over_rate(axis, needed, last, task):
+    labels = []
+    starts = list(dict.fromkeys(start for start, _ in needed))
+    for place, start in enumerate(starts):
+        rates = sorted(rate for name, rate in needed if name == start)
+        medians = [height_of(median(needed[start, rate]), last) for rate in rates]
+        colour = train.STARTS[start].colour
+        width = 3.5 if start in COMPARED else 1.5
+        axis.plot(rates, medians, "o-", color=colour, lw=width)
+        for rate in rates:
+            heights = [height_of(steps, last) for steps in needed[start, rate]]
+            aside = 0.04 * (place - (len(starts) - 1) / 2)  # so that no dot hides another's
+            beside = rate * 2**aside
+            axis.plot([beside] * len(heights), heights, ".", color=colour, alpha=0.5, ms=5)
+        labels.append((medians[-1], train.STARTS[start].label, colour))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axis.set_xlabel("learning rate (in units of the embeddings' spread)")
+    axis.set_ylabel("steps until the task is learned\n(line: median; small dot: a seed)")
+    finish_steps_axis(axis, last, task)
+    train.label_lines(axis, labels)
+
+
+def finish_steps_axis(axis, last, task):
+    ticks = [2**i for i in range(int(math.log2(last)) + 1)]
+    axis.set_yscale("log", base=2)
+    axis.set_yticks([0.5, *ticks, 2 * last], ["0", *map(str, ticks), "never"])
+    axis.minorticks_off()
+    axis.set_ylim(0.42, 2.4 * last)
+    axis.set_title(f"{practised_or_not(task)}:\n{train.TASKS[task].question}")
+
+
 def steps_over_rate(needed, live, last, task, title):
-    """needed: {(start, rate): [steps of each seed]}, as train.py draws it; live: the same of the
-    arms that were trained in the notebook, as rings."""
+    """needed: {(start, rate): [steps of each seed]}; live: the same of the arms that were trained
+    in the notebook, as rings."""
     figure, axes = new_axes(title, 9, 5.4)
     axis = axes[0, 0]
-    train.draw_steps_over_rate(axis, needed, last, task)
+    draw_steps_over_rate(axis, needed, last, task)
     starts = list(dict.fromkeys(start for start, _ in needed))
     for (start, rate), seeds in live.items():
-        heights = [train.height_of(steps, last) for steps in seeds]
+        heights = [height_of(steps, last) for steps in seeds]
         aside = 0.04 * (starts.index(start) - (len(starts) - 1) / 2)  # as draw_steps_over_rate
         ring = {"mfc": "none", "mec": COLOURS[start], "mew": 1.5, "ms": 11, "ls": "none"}
         axis.plot([rate * 2**aside] * len(heights), heights, "o", **ring)
@@ -556,7 +630,7 @@ def first_loss_and_steps(points, last, title):
         for (of_task, start), seeds in points.items():
             if of_task == task:
                 draw_start_at(axis, seeds, start, last)
-        train.finish_steps_axis(axis, last, task)
+        finish_steps_axis(axis, last, task)
         axis.set_xlabel("loss before training (nats a token)")
         axis.margins(x=0.2)
     axes[0, 0].set_ylabel("steps until the task is learned\n(large dot: medians; small: a seed)")
@@ -564,7 +638,7 @@ def first_loss_and_steps(points, last, title):
 
 def draw_start_at(axis, seeds, start, last):
     losses = [loss for loss, _ in seeds]
-    heights = [train.height_of(steps, last) for _, steps in seeds]
+    heights = [height_of(steps, last) for _, steps in seeds]
     x, y = median(losses), median(heights)
     colour = COLOURS[start]
     axis.plot(losses, heights, ".", color=colour, alpha=0.5, ms=6)
@@ -641,7 +715,7 @@ def neighbours(swap, ends, baselines, steps_from, last, title):
         rates = [rate for of_start, rate in steps_from if of_start == start]
         medians = []
         for rate in rates:
-            heights = [train.height_of(steps, last) for steps in steps_from[start, rate]]
+            heights = [height_of(steps, last) for steps in steps_from[start, rate]]
             rule.plot([rate] * len(heights), heights, ".", color=colour, alpha=0.5, ms=6)
             medians.append(median(heights))
         rule.plot(rates, medians, "o-", color=colour, lw=2)
@@ -650,7 +724,7 @@ def neighbours(swap, ends, baselines, steps_from, last, title):
     rule.set_xticks(rates, [f"{rate:g}" for rate in rates])
     rule.set_xlabel("learning rate (in units of the spread)")
     rule.set_ylabel("steps until the task is learned")
-    train.finish_steps_axis(rule, last, "first-letter-last")
+    finish_steps_axis(rule, last, "first-letter-last")
     rule.set_title("first-letter-last: a rule")
     train.label_lines(rule, labels)
 

@@ -22,7 +22,7 @@ from methods import AllWeights, LoRA, lab_on_a_copy, numbers_in
 from shared import EXAMPLES, TEST, VALID, open_lab, write_measured
 
 from softprompt import PrefixMLP, past_of_states
-from train import MEASURED, Arm, Plan, fit, guard, measure, new_arm, progress
+from train import LENGTH_RATES, Arm, fit, guard, measure, new_arm, progress
 
 SEARCH_SEEDS = (100, 101)
 RACE_SEEDS = (0, 1, 2, 3, 4)
@@ -53,16 +53,6 @@ PARTS = [
 LONGER = ("before-last", 256, ("prefix 28", "lora"))
 # A list of facts, at the learning rates of the main job.
 FACTS = ("swap-4", 160, SOFT)
-
-COLUMNS = {
-    "task": str,
-    "steps": int,  # that it was trained in all
-    "way": str,
-    "part": str,  # search or race
-    "numbers": int,  # that are learned
-    "rate": float,
-    **MEASURED,
-}
 
 
 class AtOneRate(nn.Module):
@@ -157,7 +147,7 @@ def race_facts(lab):
     results = []
     for way in ways:
         method, _ = way.split()
-        results += learn(lab, task, steps, way, [Plan().length_rates[method]], "race")
+        results += learn(lab, task, steps, way, [LENGTH_RATES[method]], "race")
     return results
 
 
@@ -201,7 +191,7 @@ def main():
         results += found
     results += race_longer(lab, chosen[LONGER[0]])
     results += race_facts(lab)
-    write_measured("four_methods", COLUMNS, results)
+    write_measured("four_methods", results)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from train import COLOURS
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from methods import COLOURS
 
 FROZEN, INK = "#E6E6E6", "#333333"
 FOOTER = (
@@ -63,8 +63,8 @@ def draw_prefix(axis):
     colour = COLOURS["prefix"]
     for p in range(VIRTUAL):
         for layer in range(1, LAYERS + 1):
-            box(axis, p, layer, colour, "key,\nvalue", "black")
-    axis.set_title("prefix tuning: learn keys and values in every layer", color="#B87400")
+            box(axis, p, layer, colour, "key,\nvalue", "white")
+    axis.set_title("prefix tuning: learn keys and values in every layer", color=colour)
 
 
 def main():

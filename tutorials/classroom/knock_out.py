@@ -2,10 +2,11 @@
 
     python tutorials/classroom/knock_out.py     about four minutes on two cores
 
-The prompts are those of the main job's experiment, ten seeds in place of five: 16 vectors, trained
-on *swap-1* for 200 steps at rate 3. The table classroom/measured/knock_out.csv has a row for each
-seed, vector (from 0) and letter that the first word begins with. R and C change places; "other" are
-all that keep theirs; A, the commonest of these, stands in rows of its own as well, as a control.
+The prompts are those of tutorials/experiments/vectors.py, ten seeds in place of five: 16 vectors,
+trained on *swap-1* for 200 steps at rate 3. The table classroom/measured/knock_out.csv has a row
+for each seed, vector (from 0) and letter that the first word begins with. R and C change places;
+"other" are all that keep theirs; A, the commonest of these, stands in rows of its own as well, as a
+control.
 
     accuracy    on the test sentences with this letter, while this vector is hidden
     from_word   the share of attention that this vector gets from the first word, third layer
@@ -18,30 +19,12 @@ from collections import defaultdict
 
 import shared
 import torch
+from shared import NONE_HIDDEN, hide, letter_of
 
-from train import (
-    COMMON_LETTERS,
-    NONE_HIDDEN,
-    TASKS,
-    Plan,
-    guard,
-    hide,
-    letter_of,
-    progress,
-    score,
-    train_arms,
-)
+from train import COMMON_LETTERS, first_letter, guard, progress, score, train_arms
 
-TASK = "swap-1"
+TASK, P, RATE, STEPS = "swap-1", 16, 3, 200
 SEEDS = range(10)
-COLUMNS = {
-    "seed": int,
-    "vector": int,
-    "letter": str,
-    "accuracy": float,
-    "from_word": float,
-    "from_arrow": float,
-}
 
 CONTROL = COMMON_LETTERS[2]  # the commonest letter that keeps its place
 KINDS = (*COMMON_LETTERS[:2], CONTROL, "other")
@@ -58,7 +41,7 @@ def questions_of_kinds(lab):
     sentences = lab.data["test"][: shared.TEST]
     for sentence, row in zip(sentences, lab.rows(TASK, "test", shared.TEST)):
         rows[letter_of(sentence)].append(row)
-        if TASKS["first-letter-first"].answer(sentence) == CONTROL:
+        if first_letter(sentence) == CONTROL:
             rows[CONTROL].append(row)
     return rows
 
@@ -110,14 +93,13 @@ def rows_of(lab, arm):
 
 
 def main():
-    lab, plan = shared.open_lab(), Plan()
-    P, rate = plan.vector_length, plan.vector_rate
-    arms = shared.arms_of(lab, TASK, "vocab", P, rate, SEEDS)
-    train_arms(lab, arms, plan.vector_steps, plan.examples, "prompts")
+    lab = shared.open_lab()
+    arms = shared.arms_of(lab, TASK, "vocab", P, RATE, SEEDS)
+    train_arms(lab, arms, STEPS, "prompts")
     rows = []
     for arm in progress(arms, len(arms), "hiding vectors"):
         rows += rows_of(lab, arm)
-    shared.write_measured("knock_out", COLUMNS, rows)
+    shared.write_measured("knock_out", rows)
 
 
 if __name__ == "__main__":

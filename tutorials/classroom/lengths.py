@@ -9,28 +9,13 @@ answer, no prompt and the best hard prompt stand in the table as well.
 
 import shared
 
-from train import (
-    EXPERIMENTS,
-    Lab,
-    Plan,
-    compare_lengths,
-    guard,
-    load_base,
-    load_data,
-)
+from train import Plan, compare_lengths, guard
 
-SEEDS = 5
-STEPS = {"first-letter-last": 64, "swap-1": 200, "swap-4": 200}
-COLUMNS = EXPERIMENTS["length"].columns
+PLAN = Plan(length_seeds=5, methods=("prompt",))
 
 
 def main():
-    lab = Lab(*load_base(device="cpu"), load_data(shared.ROOT / "out"))
-    results = []
-    for task, steps in STEPS.items():
-        plan = Plan(length_seeds=SEEDS, length_steps=((task, {"prompt": steps}),))
-        results += compare_lengths(lab, plan, first_seed=0)
-        shared.write_measured("lengths", COLUMNS, results)
+    shared.write_measured("lengths", compare_lengths(shared.open_lab(), PLAN, first_seed=0))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ A neighbour is a trained prompt of another task. Five seeds each, 16 vectors:
 - swap-4 (eight letters swapped) from a prompt of swap-1, which has two of these letters, from one
   of first-letter-first, which has none, and from sampled tokens;
 - first-letter-last from a prompt of first-letter-first (its operation) and from one of
-  last-letter-last (its word), at every rate of train.py, until all seeds have learned it. The same
+  last-letter-last (its word), at every rate of starts.py, until all seeds have learned it. The same
   from sampled tokens is in starts.csv.
 
 A row of measured/neighbour.csv is one prompt at one step: on validation sentences, and at the end
@@ -17,25 +17,15 @@ of swap-4 on test sentences. Rates are in units of the embeddings' spread.
 import math
 
 import shared
-from shared import EXAMPLES, TEST, VALID
+from shared import EXAMPLES, TEST, VALID, steps_needed
+from starts import RATES
 
 from softprompt import PromptTuning
-from train import (
-    EXPERIMENTS,
-    Arm,
-    Plan,
-    fit,
-    guard,
-    measure,
-    progress,
-    say,
-    steps_needed,
-)
+from train import Arm, fit, guard, measure, progress, say
 
-COLUMNS = EXPERIMENTS["initialization"].columns
 LENGTH = 16
 SEEDS = range(5)
-RATE = 3  # of the neighbours and of swap-4, as in train.py
+RATE = 3  # of the neighbours and of swap-4, as for lengths in train.py
 NEIGHBOUR_STEPS = {"swap-1": 200, "first-letter-first": 40, "last-letter-last": 40}
 FACTS, FACTS_STEPS, FACTS_LOOKS = "swap-4", 120, range(0, 121, 20)
 RULE, RULE_STEPS, RULE_LOOKS = "first-letter-last", 40, range(0, 41, 2)
@@ -77,7 +67,7 @@ def learn_rule(lab, neighbours):
     """first-letter-last from two neighbours, at every rate: rows of results."""
     results = []
     for neighbour in ("first-letter-first", "last-letter-last"):
-        for rate in progress(Plan.rates, len(Plan.rates), f"{RULE} from {neighbour}"):
+        for rate in progress(RATES, len(RATES), f"{RULE} from {neighbour}"):
             arms = arms_from(neighbour, neighbours[neighbour], RULE, rate)
             results += until_learned(lab, arms)
     return results
@@ -101,7 +91,7 @@ def main():
     for task in progress(NEIGHBOUR_STEPS, len(NEIGHBOUR_STEPS), "neighbours"):
         neighbours[task] = trained_prompts(lab, task)
     results = learn_facts(lab, neighbours) + learn_rule(lab, neighbours)
-    shared.write_measured("neighbour", COLUMNS, results)
+    shared.write_measured("neighbour", results)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from shared import write_measured
 from softprompt import PromptTuning, initial_embeddings
 from train import Arm, fit, guard, progress
 
-COLUMNS = {"length": int, "seed": int, "step": int, "accuracy": float, "facts": int}
 SIDES = ("left", "right")
 LENGTHS, SEEDS, RATE, STEPS, EVERY = (1, 4, 16), tuple(range(5)), 0.3, 40, 5
 
@@ -69,7 +68,7 @@ def main():
     for step in progress(training, STEPS + 1, "coins"):
         if step % EVERY == 0:
             results += look(model, tok, arms, rows, step)
-    write_measured("real_length", COLUMNS, results)
+    write_measured("real_length", results)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,6 @@ SENTENCES, LONGEST = 64, 30  # how many there are, and the characters of the lon
 LENGTHS = {"true": (1, 16), "shuffled": (1, 4, 16, 64)}
 SEEDS = range(5)
 STEPS, EXAMPLES, RATE = 400, 16, 3
-COLUMNS = {
-    "answers": str,  # "true" or "shuffled"
-    "length": int,
-    "seed": int,
-    "split": str,  # "known" or "test"
-    "accuracy": float,
-    "sentences": int,
-}
 
 
 def short_rows(lab):
@@ -104,7 +96,7 @@ def main():
     results = asked_again(lab, arms, rows, "known")
     of_a_rule = [arm for arm in arms if arm.task == "true"]
     results += asked_again(lab, of_a_rule, {"true": lab.rows(TASK, "test", shared.TEST)}, "test")
-    shared.write_measured("rule_or_list", COLUMNS, results)
+    shared.write_measured("rule_or_list", results)
 
 
 if __name__ == "__main__":

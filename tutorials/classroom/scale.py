@@ -29,17 +29,7 @@ BASES = {
 LENGTH = 16  # virtual tokens
 TRIAL_SEEDS = (100,)  # the rate is chosen by these
 SEEDS = (0, 1, 2, 3, 4)  # the final numbers are of these
-COLUMNS = {
-    "base": str,
-    "numbers": int,
-    "task": str,
-    "method": str,
-    "rate": float,
-    "seed": int,
-    "split": str,
-    "loss": float,
-    "accuracy": float,
-}
+COLUMNS = ("base", "numbers", "task", "method", "rate", "seed", "split", "loss", "accuracy")
 
 
 def learn(lab, task, method, runs, split):
@@ -80,7 +70,7 @@ def results_of(lab, task, method):
 
 def without_training(lab, task):
     """Rows for what needs no training, on the test sentences."""
-    rows = untrained(lab, task, shared.TEST)
+    rows = untrained(lab, task)
     return [{**row, "rate": 0} for row in rows if row["split"] == "test"]
 
 
@@ -107,7 +97,7 @@ def main():
         for row in rows:
             row = {**row, "base": base, "numbers": numbers}
             results.append({name: row[name] for name in COLUMNS})
-    shared.write_measured("scale", COLUMNS, results)
+    shared.write_measured("scale", results)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,35 @@
-"""What several classes share: the base and the sentences, how arms are trained and counted, and the
-tables that took long to measure, and where a model looks."""
+"""What several classes share: the base and the sentences, how arms are trained and counted, the
+tables that took long to measure, how rows are read, and where a model looks."""
 
+import math
 import sys
+from collections import defaultdict
 from pathlib import Path
+from statistics import mean, median, variance
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from model import rotate
+import pretrain  # noqa: F401  adds the tasks of the base to TASKS
+
+from model import Past, rotate
 from train import (
+    COMMON_LETTERS,
+    THRESHOLD,
     Lab,
+    first_letter,
     fit,
     hashed,
     load_base,
     load_data,
+    mean_of_arms,
     measure,
     new_arm,
-    read_results,
+    read_rows,
     say,
-    write_results,
+    score,
+    write_rows,
     write_text,
 )
 
@@ -106,22 +116,126 @@ def learn(lab, arms, steps, examples=EXAMPLES):
     return right_on_test(lab, arms)
 
 
+@torch.inference_mode()
+def score_hard_prompt(lab, task, hard_prompt, split, n):
+    """(loss, accuracy) of the base with an instruction in words, on the first n sentences."""
+    rows = lab.rows(task, split, n, hard_prompt)
+    losses, accuracies = mean_of_arms(score(lab.model, None, rows), 1)
+    return losses.item(), round(accuracies.item(), 4)  # as in the tables
+
+
 # ------------------------------------------------------------------ what took long to measure
 
 
-def measured(name, columns):
-    """The rows of a table in classroom/measured; `columns` is {name: type}. The script that made
-    the table, and makes it again, has the table's name."""
-    return read_results(table_of(name), columns)
+def measured(name):
+    """The rows of a table in classroom/measured. The script that made the table, and makes it
+    again, has the table's name."""
+    return read_rows(table_of(name))
 
 
-def write_measured(name, columns, rows):
+def write_measured(name, rows):
     """Write the table of this name."""
-    write_results(table_of(name), columns, rows)
+    write_rows(table_of(name), rows)
 
 
 def table_of(name):
     return CLASSROOM / "measured" / f"{name}.csv"
+
+
+# ------------------------------------------------------------------ how rows are read
+
+
+def steps_to_threshold(curve, threshold=THRESHOLD):
+    """The first step of a curve [(step, loss)] where the loss is at most the threshold; infinity
+    where it never is."""
+    return min((step for step, loss in curve if loss <= threshold), default=math.inf)
+
+
+def steps_needed(results, task):
+    """{(start, rate): [steps to the threshold of each seed]}."""
+    curves = defaultdict(list)
+    for row in results:
+        if row["task"] == task and row["split"] == "valid":
+            curves[row["start"], row["rate"], row["seed"]].append((row["step"], row["loss"]))
+    needed = defaultdict(list)
+    for (start, rate, _), curve in curves.items():
+        needed[start, rate].append(steps_to_threshold(curve))
+    return dict(needed)
+
+
+def times_sooner(needed, slow, fast):
+    """How many times as many steps the start `slow` needs as the start `fast`: at each learning
+    rate, {rate: ratio}, and each start at its own best rate. Medians of the seeds; a task learned
+    at once counts as one step. Where one of the two never gets there, there is no ratio (NaN)."""
+    steps = {where: max(1, median(seeds)) for where, seeds in needed.items()}
+    at_rate, best = {}, {slow: math.inf, fast: math.inf}
+    for rate in sorted({rate for _, rate in steps}):
+        slow_steps = steps.get((slow, rate), math.inf)
+        fast_steps = steps.get((fast, rate), math.inf)
+        if max(slow_steps, fast_steps) < math.inf:
+            at_rate[rate] = slow_steps / fast_steps
+        best[slow] = min(best[slow], slow_steps)
+        best[fast] = min(best[fast], fast_steps)
+    at_best = best[slow] / best[fast] if max(best.values()) < math.inf else math.nan
+    return at_rate, at_best
+
+
+def mean_error(accuracies, n):
+    """The mean accuracy, and its standard error over the seeds and over n sentences as a sample."""
+    p = mean(accuracies)
+    of_seeds = variance(accuracies) / len(accuracies) if len(accuracies) > 1 else 0.0
+    of_sentences = p * (1 - p) / n
+    return p, (of_seeds + of_sentences) ** 0.5
+
+
+# ------------------------------------------------------------------ what each vector holds
+
+NONE_HIDDEN = -1
+FUTURE = 2**20  # a position behind every text
+
+
+def hide(past, vector):
+    """The past with one virtual token hidden from every text behind it, or NONE_HIDDEN.
+
+    Its position is moved into the future, where no text sees it. (As an empty slot it would let the
+    text move up by a position, and that alone can cost answers.)
+    """
+    if vector == NONE_HIDDEN:
+        return past
+    positions = past.positions.clone()  # (1, P)
+    positions[:, vector] = FUTURE
+    return Past(past.keys, past.values, positions, past.pinned)
+
+
+def letter_of(sentence):
+    """The first letter if *swap-1* moves it, else "other"."""
+    letter = first_letter(sentence)
+    return letter if letter in COMMON_LETTERS[:2] else "other"
+
+
+def accuracies_without(results, seed):
+    """{(letter, hidden vector): accuracy} of one seed's prompt."""
+    accuracies = {}
+    for row in results:
+        if row["seed"] == seed:
+            accuracies[row["letter"], row["vector"]] = row["accuracy"]
+    return accuracies
+
+
+def answers_lost(results, seed):
+    """{letter: [accuracy lost without each vector]} of one seed's prompt."""
+    accuracies = accuracies_without(results, seed)
+    lost = defaultdict(list)
+    for (letter, vector), accuracy in sorted(accuracies.items()):
+        if vector != NONE_HIDDEN:
+            lost[letter].append(accuracies[letter, NONE_HIDDEN] - accuracy)
+    return dict(lost)
+
+
+def lost_alone(lost, letter):
+    """Of each vector: how much more is lost of this letter than of any other, (P,)."""
+    others = [values for name, values in lost.items() if name != letter]
+    return [own - max(rest) for own, *rest in zip(lost[letter], *others)]
 
 
 # ------------------------------------------------------------------ where a model looks

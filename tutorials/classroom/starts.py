@@ -2,11 +2,10 @@
 
     python tutorials/classroom/starts.py      five minutes on two cores
 
-As experiment 1 of train.py (same steps, same rates), with eight seeds in place of four: five race,
-and three are there to choose a rate with. Noise, which is best at the highest rate of train.py, has
-one rate more. A row of measured/starts.csv is one prompt of 16 vectors: its loss before any
-training and the steps until its loss is at the threshold. Rates are in units of the embeddings'
-spread.
+Eight seeds: five race, and three are there to choose a rate with. Rates rise over five steps and
+fall in a line; those of train.py's experiment are constant. Noise has one rate more. A row of
+measured/starts.csv is one prompt of 16 vectors: its loss before any training and the steps until
+its loss is at the threshold. Rates are in units of the embeddings' spread.
 
 The rates that users of other libraries meet follow, for three of the starts. These prompts train to
 the end, and the table has their accuracy on the test sentences as well (nan: not measured).
@@ -15,27 +14,14 @@ the end, and the table has their accuracy on the test sentences as well (nan: no
 import math
 
 import shared
+from shared import EXAMPLES, VALID, steps_to_threshold
 
-from train import (
-    STARTS,
-    Plan,
-    fit,
-    guard,
-    measure,
-    progress,
-    steps_to_threshold,
-)
+from train import STARTS, fit, guard, measure, progress
 
-COLUMNS = {
-    "task": str,
-    "start": str,
-    "rate": float,
-    "seed": int,
-    "first_loss": float,
-    "steps": float,
-    "accuracy": float,
-}
-PLAN = Plan()  # of train.py
+TASK_STEPS = {"first-letter-last": 40, "library": 4}
+LENGTH = 16
+EVERY = 2  # steps between two looks
+RATES = (0.5, 1, 2, 4, 8)
 SEEDS = range(8)  # 0 to 4 race, 5 to 7 choose a rate
 MORE_RATES = {"normal": (16,)}
 
@@ -49,7 +35,7 @@ USUAL_STEPS = 60
 
 def arms_at(lab, task, start, rate, seeds):
     """An arm for each seed."""
-    return shared.arms_of(lab, task, start, PLAN.start_length, rate, seeds)
+    return shared.arms_of(lab, task, start, LENGTH, rate, seeds)
 
 
 def curves_of(lab, task, arms, steps, to_the_end=False):
@@ -57,9 +43,9 @@ def curves_of(lab, task, arms, steps, to_the_end=False):
     each, [(step, loss)]."""
     curves = [[] for _ in arms]
     rows = {task: lab.rows(task, "train")}
-    for step in fit(lab.model, arms, rows, steps, PLAN.examples):
-        if step % PLAN.measure_every == 0:
-            for curve, row in zip(curves, measure(lab, arms, step, "valid", PLAN.valid)):
+    for step in fit(lab.model, arms, rows, steps, EXAMPLES):
+        if step % EVERY == 0:
+            for curve, row in zip(curves, measure(lab, arms, step, "valid", VALID)):
                 curve.append((step, row["loss"]))
             learned = all(steps_to_threshold(curve) < math.inf for curve in curves)
             if learned and not to_the_end:
@@ -78,7 +64,7 @@ def race(lab, task, steps):
     """Every start at every rate; the seeds of one start at one rate are a batch."""
     pairs = []
     for start in STARTS:
-        for rate in (*PLAN.rates, *MORE_RATES.get(start, ())):
+        for rate in (*RATES, *MORE_RATES.get(start, ())):
             pairs.append((start, rate))
     results = []
     for start, rate in progress(pairs, len(pairs), f"starts, {task}"):
@@ -105,10 +91,10 @@ def usual_rates(lab, task):
 def main():
     lab = shared.open_lab()
     results = []
-    for task, steps in PLAN.start_steps:
+    for task, steps in TASK_STEPS.items():
         results += race(lab, task, steps)
     results += usual_rates(lab, "first-letter-last")
-    shared.write_measured("starts", COLUMNS, results)
+    shared.write_measured("starts", results)
 
 
 if __name__ == "__main__":

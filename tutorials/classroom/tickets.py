@@ -21,7 +21,6 @@ from shared import write_measured
 from softprompt import METHODS, initial_embeddings
 from train import Arm, fit, guard, progress
 
-COLUMNS = {"how": str, "examples": int, "seed": int, "accuracy": float, "texts": int}
 EXAMPLES = (8, 32)  # in a hard prompt
 ROOM = 1024  # slots that are kept free for a hard prompt
 P, SIZE = 16, 8  # virtual tokens; tickets a step
@@ -84,7 +83,7 @@ def main():
     results = asked_in_words(model, tok, splits, answers)
     for method, n in RUNS:
         results += learned(model, tok, splits, answers, method, n)
-    write_measured("tickets", COLUMNS, results)
+    write_measured("tickets", results)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from train import (
     guard,
     measure,
     progress,
-    score_hard_prompt,
 )
 
 NEW = "first-letter-last"
@@ -56,18 +55,6 @@ ANEW_SEEDS = (0, 1, 2)  # of the updates after which prompts are trained anew
 PROMPT_TASKS = ("library", "count", NEW)
 PROMPT_SEEDS = (0, 1, 2, 3, 4)
 PROMPT_LENGTH, PROMPT_RATE, PROMPT_STEPS = 8, 1.5, 32
-
-COLUMNS = {
-    "update": str,
-    "update_seed": int,
-    "task": str,
-    "method": str,  # wording, old or anew
-    "words": str,  # of a hard prompt
-    "seed": int,  # of a prompt
-    "split": str,
-    "answers": str,  # of which of the KINDS
-    "share": float,
-}
 
 
 # ------------------------------------------------------------------ an update
@@ -148,7 +135,7 @@ def new_task_in_words(lab):
     rows = []
     for words in TASKS[NEW].hard_prompts:
         row = {"task": NEW, "method": "wording", "words": words, "seed": 0}
-        valid = score_hard_prompt(lab, NEW, words, "valid", shared.TEST)[1]
+        valid = shared.score_hard_prompt(lab, NEW, words, "valid", shared.TEST)[1]
         rows.append({**row, "split": "valid", "answers": "right", "share": valid})
         for kind, share in answers_in_words(lab, words).items():
             rows.append({**row, "split": "test", "answers": kind, "share": share})
@@ -159,7 +146,7 @@ def other_tasks_in_words(lab, best):
     """Rows for the hard prompts {task: words} of other tasks."""
     rows = []
     for task, words in best.items():
-        share = score_hard_prompt(lab, task, words, "test", shared.TEST)[1]
+        share = shared.score_hard_prompt(lab, task, words, "test", shared.TEST)[1]
         row = {"task": task, "method": "wording", "words": words, "seed": 0}
         rows.append({**row, "split": "test", "answers": "right", "share": share})
     return rows
@@ -252,7 +239,7 @@ def main():
             results.append({**row, "update": name, "update_seed": seed})
     for row in results:
         row["share"] = round(row["share"], 4)
-    shared.write_measured("update", COLUMNS, results)
+    shared.write_measured("update", results)
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ sys.path.insert(0, "classroom")
 import tempfile
 from pathlib import Path
 import torch
-from shared import open_lab, right_on_test
+from shared import open_lab, right_on_test, score_hard_prompt
 import drawings
 from checks import exercise
 from model import read
 from softprompt import PromptTuning, load, save
 from train import TASKS, Arm, best_hard_prompt, collate, commonest_answer, draw_rows, fit
-from train import load_base, measure, score, score_hard_prompt, share_of
+from train import load_base, measure, score, share_of
 lab = open_lab()
 model, tok = lab.model, lab.tok  # the frozen base and its tokenizer
 NEW = "first-letter-last"

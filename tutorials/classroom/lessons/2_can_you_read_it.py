@@ -34,14 +34,14 @@ import sys
 sys.path.insert(0, "classroom")
 import torch
 import torch.nn.functional as F
-from shared import arms_of, learn, measured, open_lab, right_on_test, watch
+from shared import accuracies_without, answers_lost, arms_of, learn, lost_alone, measured
+from shared import open_lab, right_on_test, score_hard_prompt, watch
 import drawings
 from checks import exercise
-from knock_out import COLUMNS, KINDS, mean_looks, questions_of_kinds
+from knock_out import KINDS, mean_looks, questions_of_kinds
 from model import Past
 from softprompt import PromptTuning, nearest_tokens
-from train import TASKS, Arm, accuracies_without, answers_lost, best_hard_prompt
-from train import commonest_answer, lost_alone, score, score_hard_prompt, share_of
+from train import TASKS, Arm, best_hard_prompt, commonest_answer, score, share_of
 lab = open_lab()
 model, tok = lab.model, lab.tok  # the frozen base and its tokenizer
 table = model.model.embed_tokens.weight  # (V, C)
@@ -211,7 +211,7 @@ a part of several.
 """
 
 # %%
-results = measured("knock_out", COLUMNS)
+results = measured("knock_out")
 
 def holds(lost, vector):
     """What a vector holds, by the rule above."""

@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 import torch
-from shared import measured, open_lab
+from shared import measured, open_lab, score_hard_prompt
 from checks import exercise
 import attention_moved
 import drawings
@@ -36,8 +36,7 @@ import four_methods
 from methods import LoRA, lab_on_a_copy
 from model import GPTConfig, Past
 from softprompt import PrefixTuning, PromptTuning, save
-from train import STARTS, TASKS, best_hard_prompt, commonest_answer, score, score_hard_prompt
-from train import share_of, sizes
+from train import STARTS, TASKS, best_hard_prompt, commonest_answer, score, share_of, sizes
 lab = open_lab()
 
 # %%
@@ -192,7 +191,7 @@ run it:** does the MLP help?
 """
 
 # %%
-results = measured("four_methods", four_methods.COLUMNS)
+results = measured("four_methods")
 named = {"prefix 28": "each layer's own rate", "prefix 28, one rate": "one rate for all layers",
          "prefix 28, MLP": "through an MLP"}
 losses, reached = {}, {}
@@ -292,7 +291,7 @@ for method, P in (("prefix", 16), ("lora", 0)):
 
 # %%
 moved = {way: {layer: [] for layer in (1, 2, 3, 4)} for way in attention_moved.WAYS}
-for row in measured("attention_moved", attention_moved.COLUMNS):
+for row in measured("attention_moved"):
     moved[row["way"]][row["layer"]].append(row["moved"])  # of five seeds, trained on before-last
 first = max(moved["prefix 28"][1])
 third = {way: mean(layers[3]) for way, layers in moved.items()}

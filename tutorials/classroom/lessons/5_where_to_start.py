@@ -32,12 +32,13 @@ sys.path.insert(0, "classroom")
 import math
 from statistics import mean, median
 import torch
-from shared import EXAMPLES, TEST, VALID, arms_of, measured, open_lab
+from shared import EXAMPLES, TEST, VALID, arms_of, measured, open_lab, score_hard_prompt
+from shared import steps_needed, times_sooner
 import drawings
 from checks import exercise
 from softprompt import initial_embeddings
 from train import STARTS, TASKS, THRESHOLD, best_hard_prompt, commonest_answer, fit, measure
-from train import related_text, score_hard_prompt, share_of, steps_needed, times_sooner
+from train import related_text, share_of
 lab = open_lab()  # the model is frozen
 P = 16  # virtual tokens
 table = lab.model.model.embed_tokens.weight  # (V, C)
@@ -115,8 +116,7 @@ line will fall from left to right?
 """
 
 # %%
-COLUMNS = {"task": str, "start": str, "rate": float, "seed": int, "first_loss": float}
-rows = measured("starts", {**COLUMNS, "steps": float, "accuracy": float})
+rows = measured("starts")
 runs = [row for row in rows if row["rate"] in (0.5, 1, 2, 4, 8, 16)]
 
 def steps_at_rates(task, seeds):
@@ -299,8 +299,7 @@ The second race is *first-letter-last* again, with neighbours that have its oper
 """
 
 # %%
-COLUMNS = {"task": str, "start": str, "rate": float, "seed": int, "step": int, "split": str}
-rows = measured("neighbour", {**COLUMNS, "loss": float, "accuracy": float, "sentences": int})
+rows = measured("neighbour")
 swap, ends = {}, {}  # {start: {step: [accuracy of each seed]}}, {start: [at the end, on test]}
 for row in rows:
     if row["task"] == "swap-4" and row["split"] == "valid":

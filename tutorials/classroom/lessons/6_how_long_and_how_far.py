@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, "classroom")
 from collections import defaultdict
 from statistics import mean, variance
-from shared import ROOT, TEST, arms_of, learn, measured, open_lab
+from shared import FUTURE, ROOT, TEST, arms_of, learn, mean_error, measured, open_lab
 import torch
 import capacity
 import drawings
@@ -24,8 +24,7 @@ import rule_or_list
 from checks import exercise
 from model import GPT, GPTConfig, Past, visible
 from softprompt import PromptTuning, initial_embeddings, prefill
-from train import EXPERIMENTS, FUTURE, TASKS, Lab, best_hard_prompt, chosen_length, fit
-from train import load_base, mean_error, mean_of_arms, score
+from train import TASKS, Lab, best_hard_prompt, chosen_length, fit, load_base, mean_of_arms, score
 lab = open_lab()
 
 # %% [markdown]
@@ -45,7 +44,7 @@ p(1-p)/n}$.
 """
 
 # %%
-RULE, rows, runs = "first-letter-last", measured("lengths", EXPERIMENTS["length"].columns), {}
+RULE, rows, runs = "first-letter-last", measured("lengths"), {}
 for row in rows:
     where = row["task"], row["split"], row["method"], row["length"]
     runs.setdefault(where, []).append(row["accuracy"])  # of each seed
@@ -127,7 +126,7 @@ for K in (32, 64):  # one vector, and a seed that is not in the table
         pass
     [(live[K], loss)] = capacity.remembered(small_lab, pupils, flips)
 
-table = measured("capacity", capacity.COLUMNS)
+table = measured("capacity")
 curves, big = capacity.curves_of(table), {}  # big: {vectors: {flips: accuracies}}
 for (base, method, P, numbers), curve in curves.items():
     if (base, method) == ("base-small.pt", "prompt"):
@@ -174,7 +173,7 @@ of 128 numbers has 0.99 of 32 flips right.
 """
 
 # %%
-known = rule_or_list.runs_of(measured("rule_or_list", rule_or_list.COLUMNS), "known")
+known = rule_or_list.runs_of(measured("rule_or_list"), "known")
 title = "What does a rule cost, and what a list?"
 found = (f"One vector holds a rule ({mean(known['true'][1]):.2f}) but no list "
          f"({mean(known['shuffled'][1]):.2f}; 64 vectors {mean(known['shuffled'][64]):.2f})")

@@ -187,7 +187,7 @@ best before. `python tutorials/classroom/update.py` made the table in four minut
 """
 
 # %%
-results = measured("update", update.COLUMNS)
+results = measured("update")
 shares = update.accuracies_after(results)  # of prompts and hard prompts
 answers = update.answers_after(results)  # to the hard prompts of the new task
 NEW = "first-letter-last"  # the base never practised it
@@ -259,7 +259,7 @@ another seed (`classroom/scale.py`).
 """
 
 # %%
-measurements = measured("scale", scale.COLUMNS)
+measurements = measured("scale")
 BASES = ("base-tiny", "base-small", "base")
 
 def accuracies(base, task, method):  # of each seed

@@ -127,7 +127,7 @@ for step in fit(model, [arm], to_learn, 40, 8, loss, draw_similar_rows):
         print(f"after {step:2d} steps: accuracy {accuracy:.2f}")
 
 # %%
-results = measured("tickets", tickets.COLUMNS)  # python tutorials/classroom/tickets.py
+results = measured("tickets")  # python tutorials/classroom/tickets.py
 runs = runs_by(results, "how", "examples")  # {(how, examples): [accuracy of each split]}
 means = {way: sum(some) / len(some) for way, some in runs.items()}
 words = max(means[way] for way in drawings.WAYS if way[0] in drawings.WORDS)
@@ -164,7 +164,7 @@ right. Which lengths store this list?
 """
 
 # %%
-coins = measured("real_length", real_length.COLUMNS)  # python tutorials/classroom/real_length.py
+coins = measured("real_length")  # python tutorials/classroom/real_length.py
 runs = runs_by(coins, "length", "step")  # {(length, step): [accuracy of each seed]}
 last = {length: sum(some) / len(some) for (length, step), some in runs.items() if step == 40}
 title = "Which lengths store a list of 26 coins?"

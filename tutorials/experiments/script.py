@@ -14,7 +14,7 @@ import torch
 import torch.nn as nn
 
 TUTORIALS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TUTORIALS), str(TUTORIALS.parent)]
+sys.path[1:1] = [str(TUTORIALS), str(TUTORIALS.parent)]
 
 import pretrain  # noqa: E402, F401
 

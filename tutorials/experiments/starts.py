@@ -1,10 +1,15 @@
-"""Why does the start decide? How far away a solution is from each start. Two minutes.
+"""Where a prompt starts: more seeds, a neighbour's prompt, usual rates, and why the start decides.
+Nine minutes.
 
     python tutorials/experiments/starts.py       starts.csv
 
-In small steps a prompt stops soon after it has learned the task. So how far it has moved says how
-far away the nearest solutions are. Steps are 1/64 of the size of the start's own numbers, and so
-are distances: noise is sixteen times as long as tokens, and a step of it as well.
+race        as experiment 1 of the main job on the rule, with eight seeds
+usual       at the learning rates that users of other libraries meet, for a fixed time
+neighbour   from a trained prompt of another task (SPoT, Vu et al. 2021, arXiv 2110.07904)
+distance    in steps of 1/64 of the size of the start's own numbers. With such steps a prompt stops
+            soon after it has learned the task. So how far it has moved says how far away the
+            nearest solutions are. Distances are in the same unit: noise is sixteen times as long as
+            tokens, and so is a step of it
 """
 
 import math
@@ -13,46 +18,116 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch.nn.functional as F
-from script import SEEDS, run_script
+from script import SEEDS, arms_of, in_columns, learn, run_script, until_learned
 
-from train import (
-    CURVE,
-    EXAMPLES,
-    STARTS,
-    THRESHOLD,
-    constant,
-    fit,
-    measure,
-    new_arm,
-    progress,
-    sizes,
+from softprompt import PromptTuning
+from train import STARTS, Arm, Sweep, constant, new_arm, sizes
+
+RULE, FACTS, P = "first-letter-last", "swap-4", 16
+RACE, RACE_SEEDS = Sweep(), range(8)
+
+# Absolute rates: the default of Hugging Face's Trainer, PEFT's comparison of methods, PEFT's guide,
+# and Lester et al. 2021.
+USUAL_RATES = (0.00005, 0.001, 0.03, 0.3)
+USUAL_STARTS, USUAL_STEPS = ("related", "vocab", "normal"), 60
+
+NEIGHBOURS = {"swap-1": 200, "first-letter-first": 40, "last-letter-last": 40}  # and their steps
+FACTS_FROM, FACTS_STEPS, FACTS_RATE = ("swap-1", "first-letter-first"), 120, 3
+RULE_FROM = ("first-letter-first", "last-letter-last")
+
+DISTANCE_STEPS, SHARE = 160, 1 / 64
+
+COLUMNS = (
+    "part",
+    "task",
+    "start",  # in `neighbour` also the task of the neighbour's prompt
+    "rate",  # in units of the embeddings' spread
+    "seed",
+    "step",  # in `race`, `distance` and for the rule: 0, and where the arm stopped
+    "split",
+    "loss",
+    "accuracy",
+    "distance",  # root mean square of the movement over that of the start
+    "turn",  # mean angle in degrees
 )
-
-TASK, P, STEPS, SHARE = "first-letter-last", 16, 160, 1 / 64
 
 
 def run(lab):
-    """Rows: start, seed, step (at which the task is learned), what `measure` says, distance (root
-    mean square of the movement over that of the start), turn (mean angle in degrees)."""
+    """Rows with COLUMNS."""
+    rows = []
+    for part in (race, usual, neighbour, distance):
+        rows += [{"part": part.__name__, **row} for row in part(lab)]
+    return in_columns(rows, COLUMNS)
+
+
+def race(lab):
+    """Every start at every rate; `train.steps_needed` says how long each arm took."""
+    arms = []
+    for start in STARTS:
+        for rate in RACE.rates:
+            arms += arms_of(lab, RULE, start, rate, RACE_SEEDS)
+    return until_learned(lab, arms, RACE.steps, "race")
+
+
+def usual(lab):
+    """Three starts at absolute rates, to the end."""
+    spread = lab.model.model.embed_tokens.weight.std().item()
+    arms = []
+    for start in USUAL_STARTS:
+        for rate in USUAL_RATES:
+            arms += arms_of(lab, RULE, start, round(rate / spread, 5))
+    return learn(lab, arms, USUAL_STEPS, "usual rates", schedule=constant)
+
+
+def neighbour(lab):
+    """Facts and the rule from trained prompts of other tasks. The same from sampled tokens stands
+    beside the facts, and for the rule in `race`."""
+    prompts = {task: trained_prompts(lab, task) for task in NEIGHBOURS}
+    facts = arms_of(lab, FACTS, "vocab", FACTS_RATE)
+    for task in FACTS_FROM:
+        facts += arms_from(task, prompts[task], FACTS, FACTS_RATE)
+    rule = []
+    for task in RULE_FROM:
+        for rate in RACE.rates:
+            rule += arms_from(task, prompts[task], RULE, rate)
+    looks = range(0, FACTS_STEPS + 1, 20)
+    rows = learn(lab, facts, FACTS_STEPS, f"{FACTS} from neighbours", ("test",), looks)
+    return rows + until_learned(lab, rule, RACE.steps, f"{RULE} from neighbours")
+
+
+def trained_prompts(lab, task):
+    """A trained prompt of each seed, from sampled tokens."""
+    arms = arms_of(lab, task, "vocab", FACTS_RATE)
+    learn(lab, arms, NEIGHBOURS[task], f"neighbours, {task}", splits=())
+    return [arm.soft for arm in arms]
+
+
+def arms_from(neighbour, prompts, task, rate):
+    """An arm for each seed, from the neighbour's prompt of this seed."""
+    arms = []
+    for seed, soft in zip(SEEDS, prompts):
+        columns = {"start": neighbour, "rate": rate}
+        arms.append(Arm(PromptTuning(soft.embeddings), task, rate, seed, columns))
+    return arms
+
+
+def distance(lab):
+    """How far, and by what angle, each start has moved when the rule is learned."""
     arms, begins = [], {}
     for start in STARTS:
         for seed in SEEDS:
-            arm = new_arm(lab, TASK, "prompt", start, P, 1, seed)
+            arm = new_arm(lab, RULE, "prompt", start, P, 1, seed)
             embeddings = arm.soft.embeddings.detach()  # (P, C)
             arm.rate = SHARE * embeddings.std().item() / sizes(arm.soft, lab.model)[0]
-            arm.columns = {"start": start}
+            arm.columns = {"start": start, "rate": round(arm.rate, 5)}
             begins[start, seed] = embeddings.clone()
             arms.append(arm)
-    rows, train_rows = [], {TASK: lab.rows(TASK, "train")}
-    training = fit(lab.model, arms, train_rows, STEPS, EXAMPLES, schedule=constant)
-    for step in progress(training, STEPS + 1, "starts"):
-        measured = measure(lab, arms, step, "valid", CURVE)
-        for arm, row in zip(list(arms), measured):
-            if row["loss"] <= THRESHOLD or step == STEPS:
-                begin = begins[arm.columns["start"], arm.seed]
-                rows.append({**row, **moved(begin, arm.soft.embeddings.detach())})
-                arms.remove(arm)
-    return rows
+    rows = until_learned(lab, arms, DISTANCE_STEPS, "distance")
+    movement = {}
+    for arm in arms:
+        where = arm.columns["start"], arm.seed
+        movement[where] = moved(begins[where], arm.soft.embeddings.detach())
+    return [{**row, **movement[row["start"], row["seed"]]} for row in rows if row["step"] > 0]
 
 
 def moved(begin, now):

@@ -12,7 +12,7 @@ A lesson is a Python file. `# %%` begins a cell of code, `# %% [markdown]` a cel
 one string. Three things differ between the forms:
 
 - a function under `@exercise` has no body in the lesson; the solved copy takes the one of its name
-  from solutions.py.
+  from exercises/.
 - `title = "a question"` is followed by `found = "what was found"`: the class copy leaves `found`
   out, the solved copy gives it to `title`.
 - a paragraph that begins with `**What to notice.**` is folded in the class copy.
@@ -21,14 +21,15 @@ one string. Three things differ between the forms:
 import ast
 import inspect
 import json
+import math
 import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+import checks
 import shared
-import solutions
 
 from model import InputError
 from train import guard, say, script_parser, write_text
@@ -119,7 +120,7 @@ def with_solutions_and_findings(code):
     lines = code.split("\n")
     for node, first, last in reversed(statements(code)):
         if is_exercise(node):
-            solution = inspect.getsource(getattr(solutions, node.name))
+            solution = inspect.getsource(checks.ours(node.name))
             lines[first:last] = ["@exercise", *solution.rstrip().split("\n")]
         elif assigned(node) == "title":
             del lines[first:last]
@@ -142,24 +143,25 @@ SOLVED_COPY = {"code": with_solutions_and_findings, "markdown": links_one_folder
 
 # ------------------------------------------------------------------ how long a class takes
 
-WORDS_A_MINUTE, MINUTES_A_RUN, MINUTES_AN_EXERCISE = 110, 1, 10
+WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE, MINUTES_A_FIGURE = 110, 10, 8, 1.5
 HOMEWORK = "## Homework"
 
 
 def class_minutes(cells):
-    """Minutes in class, homework not counted: reading, running and looking, ten an exercise."""
-    words = runs = exercises = 0
+    """Minutes in class, homework not counted: reading text and code, exercises and figures."""
+    minutes = 0
     for kind, text in cells:
         if text.startswith(HOMEWORK):
             break
         if kind == "markdown":
-            words += len(text.split())
-        elif any(is_exercise(node) for node, _, _ in statements(text)):
-            exercises += 1
-        else:
-            runs += 1
-    minutes = words / WORDS_A_MINUTE + MINUTES_A_RUN * runs + MINUTES_AN_EXERCISE * exercises
-    return round(minutes)
+            minutes += len(text.split()) / WORDS_A_MINUTE
+            continue
+        lines = [line for line in text.split("\n") if line.strip()]
+        minutes += len(lines) / LINES_A_MINUTE
+        for node, _, _ in statements(text):
+            minutes += MINUTES_AN_EXERCISE * is_exercise(node)
+            minutes += MINUTES_A_FIGURE * (assigned(node) == "title")
+    return math.ceil(minutes)
 
 
 # ------------------------------------------------------------------ notebooks

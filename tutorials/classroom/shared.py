@@ -11,6 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 import pretrain  # noqa: F401  adds the tasks of the base to TASKS
 
 from model import Past, rotate
@@ -79,6 +80,11 @@ def sentences_differ(marks):
 def write_test_marks(lab):
     """Remember the test sentences of this run as those of the solved copies."""
     write_text(SOLVED_SENTENCES, "\n".join(test_marks(lab)) + "\n")
+
+
+def table(name):
+    """The path of the table that tutorials/experiments/NAME.py left, for `train.read_rows`."""
+    return ROOT / "tutorials" / "experiments" / f"{name}.csv"
 
 
 # ------------------------------------------------------------------ arms

@@ -117,8 +117,9 @@ def test_examples_run(lab, small, one_seed):
 
 
 def test_methods_run_and_picture(lab, small, bases, one_seed):
-    ways = {way: rates[:2] for way, rates in methods.EVERY_WAY.items()}
+    ways = {("prompt", 28): (1, 3), ("lora", 0): (3e-3, 1e-2), ("full", 0): (1e-3,)}
     one_rate = {way: rates[:1] for way, rates in ways.items()}
+    small(methods, SHOWN=[("none", 0), ("wording", 0), *ways])
     races = [methods.Race("base", RULE, 2, ways, (100,), (0, 1))]
     races += [methods.Race("base", task, 1, one_rate) for task in ("library", "before-last")]
     small(
@@ -159,7 +160,7 @@ def test_distance_run_and_picture(lab, small, one_seed):
 
 def test_memory_run(lab, small, bases, one_seed):
     small(memory, PLANS=(memory.Plan("base-tiny", "prefix", 1, (1 / 8,), 2),), BYTES=0)
-    small(memory, SENTENCES=16, LIST_STEPS=1, RULE_LENGTHS=(1,), LIST_LENGTHS=(1, 2))
+    small(memory, LONGEST=60, LIST_STEPS=1, RULE_LENGTHS=(1,), LIST_LENGTHS=(1, 2))
     rows = memory.run(lab)
     assert same_columns("memory", rows)
     assert [(row["part"], row["task"]) for row in where(rows, split="train")] == [
@@ -172,7 +173,9 @@ def test_memory_run(lab, small, bases, one_seed):
 
 def test_update_run(lab, small, one_seed):
     small(update, UPDATE_STEPS=1, UPDATE_EXAMPLES=2, PROMPT_STEPS=1, ANEW_SEEDS=(0,))
-    small(update, UPDATES={name: update.UPDATES[name] for name in ("strong", "random direction")})
+    small(update, PRACTISED=["library"], PROMPT_TASKS=("library", RULE))
+    updates = {"strong": update.Update(["library"], 1e-3), "random": update.Update([], 1e-3)}
+    small(update, UPDATES=updates)
     before = lab.model.fingerprint()
     rows = update.run(lab)
     assert same_columns("update", rows)
@@ -184,8 +187,10 @@ def test_update_run(lab, small, one_seed):
 
 
 def test_real_run(small):
-    lab = random_lab(block_size=400, window=None)
-    small(real, STEPS=1, EVERY=1, SEEDS=range(2), ROOM=200, EXAMPLES=(2,), P=2)
+    lab, splits = random_lab(block_size=400, window=None), real.tickets_in_splits()
+    few = [(learn[:40], test[:3]) for learn, test in splits[:2]]
+    small(real, tickets_in_splits=lambda: few)
+    small(real, STEPS=1, EVERY=1, SEEDS=range(2), ROOM=200, EXAMPLES=(2,), P=2, SIZE=2)
     small(real, LEARNED=(("prefix", 8),), COIN_LENGTHS=(1, 2))
     rows = real.run(lab)
     assert same_columns("real", rows)

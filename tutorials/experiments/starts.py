@@ -1,7 +1,6 @@
-"""Where a prompt starts: more seeds, a neighbour's prompt, usual rates, and why the start decides.
-Nine minutes.
+"""Where should a prompt start, and why does it matter? Nine minutes.
 
-    python tutorials/experiments/starts.py       starts.csv
+    python tutorials/experiments/starts.py      starts.csv
 
 race        as experiment 1 of the main job on the rule, with eight seeds
 usual       at the learning rates that users of other libraries meet, for a fixed time

@@ -6,6 +6,7 @@ Letters, here and everywhere in this project:
     C n_embd · H query heads · Hkv key/value heads · G = H / Hkv · D head_dim · L layers
     V vocabulary · A soft prompts that run or train together · n positions that are scored
     W window: how many of the nearest keys a query may see, itself included
+    T', S' queries and keys of one block (`seen_in_blocks`)
 
 `-1` means "nothing here": an input id of -1 is an empty slot, a target of -1 is not scored, a
 position of -1 is never attended. Positions count the slots that are not empty. So padding on any
@@ -42,7 +43,12 @@ class InputError(ValueError):
 
 @dataclass
 class GPTConfig:
-    """The shape of the model. Raises InputError, with the value and the fix, for one that fails."""
+    """The shape of the model. Raises InputError, with the value and the fix, for one that fails.
+
+    A `window` saves time: that of a text is in proportion to T, not to T^2, and a new token is
+    compared with W keys, however long the text before it is. It does not save memory of the cache:
+    a Past keeps all keys and values, and each new token copies them.
+    """
 
     vocab_size: int
     block_size: int  # the most positions a row may have, virtual tokens included
@@ -101,6 +107,11 @@ class Past:
     keys[l], values[l]  (B, Hkv, S, D), keys rotated to their positions
     positions           (B, S), -1 where a slot is empty; the others count up from 0 in each row
     pinned              (B,): so many leading positions stay visible whatever the window
+
+    The count may be broken on purpose. The text goes on at `length`, the number of slots that are
+    not empty, and the rule asks each slot by itself, in any order. So a slot moved to a position
+    behind every text, say 2^20, is hidden from the text, and the text stays where it was. (An empty
+    slot is hidden too, but with one slot less the text moves up.)
     """
 
     keys: list[torch.Tensor]
@@ -159,14 +170,48 @@ def attention_mask(q_pos, k_pos, pinned, window, dtype):
 
 
 def attention(q, k, v, mask):
-    """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) -> (B, H, T, D).
+    """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D), mask (B, 1, T, S)
+    -> (B, H, T, D).
 
-    Grouped-query attention (GQA): query heads j G to j G + G - 1 share key/value head j.
+    Grouped-query attention (GQA): query heads j G to j G + G - 1 read the keys and values of head
+    j. Keys answer each query by itself, and never ask which head it is from. So the G heads of a
+    group stand behind one another, as G T queries of one head: all of GQA is this change of shape.
+    What each of them sees is said G times; keys and values, which are large, are there once.
     """
-    G = q.shape[1] // k.shape[1]
-    k = k.repeat_interleave(G, 1)  # (B, H, S, D)
-    v = v.repeat_interleave(G, 1)  # (B, H, S, D)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, D)
+    B, H, T, D = q.shape
+    Hkv = k.shape[1]
+    G = H // Hkv
+    q = q.reshape(B, Hkv, G * T, D)  # (B, Hkv, G T, D)
+    mask = mask[:, :, None].expand(-1, -1, G, -1, -1).flatten(2, 3)  # (B, 1, G T, S)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, Hkv, G T, D)
+    return out.reshape(B, H, T, D)  # (B, H, T, D)
+
+
+BLOCK = 128  # queries that look together at what a window lets them see
+
+
+def seen_in_blocks(q_pos, k_pos, pinned, window, dtype):
+    """Which slots the queries read, block after block of them, so that a window costs what it sees.
+
+    q_pos (B, T), k_pos (B, S), pinned (B,) -> the slots that the first block reads, then those of
+    the second and so on, and for each block its mask (B, 1, T', S').
+
+    The queries are cut into blocks of 128. A block reads the slots that one of its queries sees, in
+    one of the rows. Without a window that would be all slots. So it would where one block reaches
+    over all of them: then nothing is cut, and no key is copied.
+    """
+    if window is None or k_pos.shape[1] <= window + BLOCK:
+        return slice(None), [attention_mask(q_pos, k_pos, pinned, window, dtype)]
+    slots, masks = [], []
+    for q in q_pos.split(BLOCK, 1):  # (B, T')
+        # The last query sees all that the others see, if its window begins where the first's does.
+        # As positions count up, that is at most T' - 1 further back.
+        last = F.pad(q, (1, 0), value=-1).amax(1, keepdim=True)  # (B, 1): -1 if all are empty
+        seen = visible(last, k_pos, pinned, window + q.shape[1] - 1)  # (B, 1, S)
+        read = seen[:, 0].any(0).nonzero()[:, 0]  # (S',)
+        slots.append(read)
+        masks.append(attention_mask(q, k_pos[:, read], pinned, window, dtype))  # (B, 1, T', S')
+    return torch.cat(slots), masks
 
 
 def rotary_angles(positions, config):
@@ -209,10 +254,17 @@ class Attention(nn.Module):
         v = self.heads(self.v_proj(x))  # (B, Hkv, T, D)
         return k, v
 
-    def forward(self, x, k, v, cos, sin, mask):
-        """What the queries of x (B, T, C) read from k and v (B, Hkv, S, D) -> (B, T, C)."""
+    def forward(self, x, k, v, cos, sin, slots, masks):
+        """What the queries of x (B, T, C) read from k and v (B, Hkv, S, D) -> (B, T, C). `slots`
+        and `masks` are those of `seen_in_blocks`."""
         q = rotate(self.heads(self.q_proj(x)), cos, sin)  # (B, H, T, D)
-        out = attention(q, k, v, mask)  # (B, H, T, D)
+        queries = [mask.shape[2] for mask in masks]  # T' of each block
+        keys = [mask.shape[3] for mask in masks]  # S' of each block
+        q = q.split(queries, 2)  # (B, H, T', D) each
+        k = k[:, :, slots].split(keys, 2)  # (B, Hkv, S', D) each
+        v = v[:, :, slots].split(keys, 2)  # (B, Hkv, S', D) each
+        out = [attention(*block) for block in zip(q, k, v, masks)]  # (B, H, T', D) each
+        out = torch.cat(out, 2)  # (B, H, T, D)
         return self.o_proj(out.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
@@ -237,9 +289,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x, past_k, past_v, cos, sin, mask, first):
+    def forward(self, x, past_k, past_v, cos, sin, slots, masks, first):
         """x (B, T, C) -> its states from slot `first` on, (B, T - first, C), and all keys and
-        values so far, (B, Hkv, S, D) each."""
+        values so far, (B, Hkv, S, D) each. `slots` and `masks` are those of these states."""
         h = self.input_layernorm(x)  # (B, T, C)
         k, v = self.self_attn.keys_values(h, cos, sin)  # (B, Hkv, T, D) each
         # Here a soft prompt enters the model: its keys and values stand before those of the text.
@@ -247,8 +299,7 @@ class Block(nn.Module):
         v = torch.cat((past_v, v), 2)  # (B, Hkv, S, D)
         x, h = x[:, first:], h[:, first:]  # (B, T - first, C) each
         cos, sin = cos[:, :, first:], sin[:, :, first:]  # (B, 1, T - first, D/2) each
-        mask = mask[:, :, first:]  # (B, 1, T - first, S)
-        x = x + self.self_attn(h, k, v, cos, sin, mask)  # (B, T - first, C)
+        x = x + self.self_attn(h, k, v, cos, sin, slots, masks)  # (B, T - first, C)
         x = x + self.mlp(self.post_attention_layernorm(x))  # (B, T - first, C)
         return x, k, v
 
@@ -311,25 +362,30 @@ class GPT(nn.Module):
         self.check_room(k_pos)
         angles = rotary_angles(q_pos, self.config)  # (B, 1, T, D/2)
         cos, sin = angles.cos().to(embeds.dtype), angles.sin().to(embeds.dtype)  # (B, 1, T, D/2)
-        mask = attention_mask(q_pos, k_pos, past.pinned, self.config.window, embeds.dtype)
+        rule = (k_pos, past.pinned, self.config.window, embeds.dtype)
+        slots, masks = seen_in_blocks(q_pos, *rule)  # the same in all layers
 
         x = embeds  # (B, T, C)
         keys, values = [], []
         for i, block in enumerate(self.model.layers):
-            is_last = i == self.config.n_layer - 1
-            x, k, v = block(
-                x, past.keys[i], past.values[i], cos, sin, mask, first if is_last else 0
-            )
+            start = 0
+            if i == self.config.n_layer - 1 and first > 0:
+                start = first
+                slots, masks = seen_in_blocks(q_pos[:, first:], *rule)
+            x, k, v = block(x, past.keys[i], past.values[i], cos, sin, slots, masks, start)
             keys.append(k)  # (B, Hkv, S, D)
             values.append(v)  # (B, Hkv, S, D)
         return self.model.norm(x), Past(keys, values, k_pos, past.pinned)
 
     def check_room(self, k_pos):
-        """InputError where a position (B, S) lies beyond block_size."""
+        """InputError where a row has more slots in use than block_size; k_pos (B, S)."""
         limit = self.config.block_size
-        if k_pos.shape[1] > limit and int(k_pos.max()) >= limit:  # empty slots take no position
+        if k_pos.shape[1] <= limit:
+            return
+        used = int((k_pos >= 0).sum(1).max())  # empty slots take no position
+        if used > limit:
             raise InputError(
-                f"{int(k_pos.max()) + 1} positions do not fit into block_size={limit}: "
+                f"{used} positions do not fit into block_size={limit}: "
                 "shorten the text or the soft prompt"
             )
 
@@ -351,14 +407,19 @@ class GPT(nn.Module):
     def scored(self, idx, targets, past=None):
         """The logits where targets >= 0, (n, V), in the order of targets[targets >= 0].
 
-        The vocabulary is the widest layer of a small model, and few positions are scored.
+        The vocabulary is the widest layer of a small model, and few positions are scored. Raises
+        InputError where none is.
         """
-        first = int((targets >= 0).any(0).int().argmax())
+        has_target = (targets >= 0).any(0).tolist()  # of each slot
+        if True not in has_target:
+            raise InputError("no target is 0 or more: nothing would be scored")
+        first = has_target.index(True)
         h, _ = self.hidden(idx, past, first=first)  # (B, T - first, C)
         return self.unembed(h[targets[:, first:] >= 0])  # (n, V)
 
     def loss(self, idx, targets, past=None):
-        """Mean cross-entropy in nats where targets >= 0; targets[b, t] follows idx[b, t]."""
+        """Mean cross-entropy in nats where targets >= 0; targets[b, t] follows idx[b, t]. Raises
+        InputError where no target is."""
         logits = self.scored(idx, targets, past).float()  # (n, V)
         return F.cross_entropy(logits, targets[targets >= 0])
 
@@ -382,7 +443,8 @@ class GPT(nn.Module):
             raise InputError("generate continues rows of at least one id each")
         past = (past or self.empty_past()).expand(len(rows))
         for P, row in zip(past.length.tolist(), rows):
-            if P + len(row) + max_new_tokens > self.config.block_size:
+            # The last new token is never read, so it needs no position.
+            if P + len(row) + max_new_tokens - 1 > self.config.block_size:
                 raise InputError(
                     f"{P} virtual tokens + {len(row)} of text + {max_new_tokens} new do not fit "
                     f"into block_size={self.config.block_size}"

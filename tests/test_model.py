@@ -95,20 +95,27 @@ def test_the_rule_of_what_is_visible_by_hand():
     assert near.tolist() == [[[yes, yes, no, no, no, yes, yes, yes, no]]]
 
 
-def test_the_mask_is_not_repeated_for_the_query_heads(monkeypatch):
-    """Else one virtual token before many long texts takes many times the memory of none."""
+@pytest.fixture
+def calls(monkeypatch):
+    """The shapes of q, k, v and the mask in each call of torch's attention."""
     shapes = []
     plain = F.scaled_dot_product_attention
 
     def spy(q, k, v, attn_mask):
-        shapes.append((q.shape[1], attn_mask.shape))
+        shapes.append(tuple(tuple(x.shape) for x in (q, k, v, attn_mask)))
         return plain(q, k, v, attn_mask=attn_mask)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
-    model = make_model()
+    return shapes
+
+
+def test_query_heads_of_a_group_share_one_head_of_keys(calls):
+    """No key is repeated, and the mask G times at most: not H times, not for each key head."""
+    model = make_model()  # H = 4, Hkv = 2, D = 8
     _, past = model(ids(1, 3))
     model(ids(5, 7), past)
-    assert shapes[-1] == (4, (5, 1, 7, 10))  # 4 heads; (B, 1, T, S)
+    G, T, S = 2, 7, 10
+    assert calls[-1] == ((5, 2, G * T, 8), (5, 2, S, 8), (5, 2, S, 8), (5, 1, G * T, S))
 
 
 def test_rotation_turns_pairs_half_a_head_apart():
@@ -151,7 +158,134 @@ def random_past(rows, slots, heads=2):
     """A past of rows that share nothing, for `make_model()`."""
     keys = [torch.randn(rows, heads, slots, 8) for _ in range(2)]
     values = [torch.randn(rows, heads, slots, 8) for _ in range(2)]
-    return Past(keys, values, torch.arange(slots).expand(rows, -1))
+    return Past(keys, values, torch.arange(slots).repeat(rows, 1))
+
+
+# ------------------------------------------------------------------ a window in blocks
+
+FUTURE = 2**20  # a position that no text reaches
+
+
+def random_window_case(seed):
+    """A model with a window, a past with holes and hidden slots, and texts with empty slots."""
+    gen = random.Random(seed)
+    torch.manual_seed(seed)
+    B, before, T = gen.randint(1, 3), gen.randint(0, 9), gen.randint(1, 30)
+    model = make_model(window=gen.randint(1, 6))
+    past = random_past(B, before)
+    past.positions, past.pinned = random_positions(gen, B, before, 0)
+    if before > 0 and gen.random() < 0.5:
+        past.positions[:, gen.randrange(before)] = FUTURE
+    if gen.random() < 0.3:  # the rule does not ask in which order slots stand
+        past.positions = past.positions[:, torch.randperm(before)]
+    idx = ids(B, T, seed=seed)
+    idx[torch.rand(B, T) < gen.choice([0.0, 0.3, 0.8])] = -1
+    if gen.random() < 0.5:
+        idx[:, T // 3 : T // 3 * 2] = -1  # blocks in which no row has a query
+    return model, past, idx, gen.choice([0, T // 2, T])
+
+
+def states_and_gradients(model, past, idx, first):
+    """What the model gives at real slots, and the gradients to the text and to the past."""
+    embeds = torch.randn(*idx.shape, 32, generator=seeded(0), requires_grad=True)
+    leaves = [layer.clone().requires_grad_() for layer in past.keys + past.values]
+    before = Past(leaves[:2], leaves[2:], past.positions, past.pinned)
+    h, after = model.hidden(idx, before, embeds=embeds, first=first)
+    assert h.isfinite().all()
+    seen = [h[idx[:, first:] >= 0], *after.keys, *after.values]
+    real = (after.positions >= 0)[:, None, :, None]
+    total = seen[0].square().sum() + (after.values[-1] * real).square().sum()
+    return seen + list(torch.autograd.grad(total, [embeds, *leaves]))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_blocks_give_what_the_mask_gives(seed, monkeypatch):
+    """With gradients, for empty slots anywhere, ragged pasts, hidden slots and pinned ones."""
+    case = random_window_case(seed)
+    monkeypatch.setattr(model_file, "BLOCK", 10**9)  # one block and all keys
+    want = states_and_gradients(*case)
+    monkeypatch.setattr(model_file, "BLOCK", seed % 5 + 1)
+    got = states_and_gradients(*case)
+    real = case[2] >= 0  # what stands in an empty slot is nobody's
+    for n, (a, b) in enumerate(zip(got, want)):
+        if 1 <= n <= 4:
+            T = real.shape[1]
+            a, b = a[:, :, -T:], b[:, :, -T:]
+            a, b = a.transpose(1, 2)[real], b.transpose(1, 2)[real]
+        assert torch.allclose(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_long_texts_of_different_lengths_behind_ragged_prompts_under_a_window(monkeypatch):
+    """As above, with the blocks as they are."""
+    model = make_model(window=20, block_size=999)
+    past = random_past(3, 12)
+    past.positions[1, 5:] = -1
+    past.pinned = torch.tensor([12, 3, 0])
+    idx = ids(3, 400)
+    idx[1, :150] = -1
+    idx[2, 333:] = -1
+    blocks, _ = model(idx, past)
+    monkeypatch.setattr(model_file, "BLOCK", 10**9)
+    mask, _ = model(idx, past)
+    assert torch.allclose(blocks[idx >= 0], mask[idx >= 0], atol=1e-4)
+
+
+def test_a_block_reads_what_its_queries_see_and_no_other_key(calls):
+    """W = 20, the first 6 of 10 slots pinned, one of them hidden: 5 pinned, and the near ones."""
+    model = make_model(window=20, block_size=999, n_layer=1)
+    past = random_past(2, 10)
+    past.keys, past.values = past.keys[:1], past.values[:1]
+    past.pinned = torch.tensor([6, 6])
+    past.positions[:, 2] = FUTURE
+    model(ids(2, 300), past)
+    queries = [q[2] // 2 for q, *_ in calls]
+    keys = [k[2] for _, k, *_ in calls]
+    assert queries == [128, 128, 44]
+    assert keys == [9 + 128, 5 + 19 + 128, 5 + 19 + 44]
+    calls.clear()
+    past = random_past(2, 300)
+    past.keys, past.values = past.keys[:1], past.values[:1]
+    past.pinned = torch.tensor([0, 6])
+    model(ids(2, 1), past)
+    assert [k[2] for _, k, *_ in calls] == [6 + 20]
+
+
+def test_without_a_window_or_for_short_texts_all_keys_are_one_block(calls):
+    for model in (make_model(block_size=999), make_model(window=172)):
+        T = 300 if model.config.window else 500
+        model(F.pad(ids(1, 200), (0, T - 200), value=-1))
+        assert {(k[2], mask[3]) for _, k, _, mask in calls} == {(T, T)}
+        assert len(calls) == 2  # layers
+        calls.clear()
+
+
+def test_a_slot_in_the_future_is_hidden_and_the_text_stays_where_it_was():
+    """The other slots of the past, with the text's positions given by one more slot, unseen."""
+    model = make_model(window=8)
+    text = ids(2, 200)
+    past = random_past(2, 5)
+    past.pinned = torch.tensor([5, 5])
+    hidden = Past(past.keys, past.values, past.positions.clone(), past.pinned)
+    hidden.positions[:, 2] = FUTURE
+    other = [layer.clone() for layer in past.keys]
+    for layer in other:
+        layer[:, :, 2] = 9.0  # nobody sees this key
+    same = Past(other, past.values, hidden.positions, past.pinned)
+    logits, longer = model(text, hidden)
+    assert longer.positions[0, 5:].tolist() == list(range(5, 205))
+    assert torch.equal(logits, model(text, same)[0])
+    assert not torch.allclose(logits, model(text, past)[0], atol=1e-3)
+
+
+def test_blocks_that_are_empty_in_every_row_are_finite(model):
+    idx = F.pad(ids(1, 9), (400, 300), value=-1)
+    logits, _ = model(idx)
+    assert logits.isfinite().all()
+    assert torch.allclose(logits[:, 400:409], model(ids(1, 9))[0], atol=1e-5)
+    assert model(torch.full((2, 400), -1))[0].isfinite().all()
+
+
+# ------------------------------------------------------------------ grouped queries
 
 
 def test_gqa_is_mha_with_each_key_value_head_repeated():
@@ -482,12 +616,37 @@ def test_no_room_is_said_with_both_numbers():
     _, past = model(ids(1, 6))
     with pytest.raises(InputError, match="12 positions.*block_size=10"):
         model(ids(2, 6), past)
-    with pytest.raises(InputError, match="0 virtual tokens.*8 of text.*3 new.*block_size=10"):
-        model.generate([[1] * 8], 3)
-    with pytest.raises(InputError, match="6 virtual tokens.*2 of text.*3 new.*block_size=10"):
-        model.generate([[1], [1] * 2], 3, past)
-    model.generate([[1]], 3, past)
+    with pytest.raises(InputError, match="0 virtual tokens.*8 of text.*4 new.*block_size=10"):
+        model.generate([[1] * 8], 4)
+    with pytest.raises(InputError, match="6 virtual tokens.*2 of text.*4 new.*block_size=10"):
+        model.generate([[1], [1] * 2], 4, past)
     model(F.pad(ids(1, 10), (5, 5), value=-1))  # empty slots take no position
+
+
+def test_generation_fills_the_last_position():
+    """The last new id is not read again: 6 + 2 + 3 - 1 = 10 positions."""
+    model, large = make_model(block_size=10), make_model(block_size=99)
+    _, past = model(ids(1, 6))
+    assert model.generate([[1, 2]], 3, past) == large.generate([[1, 2]], 3, past)
+    assert model.generate([[1] * 10], 1) == large.generate([[1] * 10], 1)
+
+
+def test_a_hidden_slot_takes_one_position():
+    model = make_model(block_size=10)
+    past = random_past(1, 6)
+    past.positions[0, 3] = FUTURE
+    model(F.pad(ids(1, 4), (3, 3), value=-1), past)
+    with pytest.raises(InputError, match="11 positions.*block_size=10"):
+        model(ids(1, 5), past)
+
+
+def test_a_loss_of_nothing_is_refused():
+    model = make_model()
+    for targets in (torch.full((2, 4), -1), ids(2, 0)):
+        with pytest.raises(InputError, match="no target is 0 or more"):
+            model.loss(ids(*targets.shape), targets)
+        with pytest.raises(InputError, match="no target is 0 or more"):
+            model.scored(ids(*targets.shape), targets)
 
 
 @pytest.mark.parametrize("rows", [[], [[1], []]])

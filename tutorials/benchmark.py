@@ -65,11 +65,14 @@ AT_LEAST = {
     "smol generate 1": 1.5,
     "smol generate 16": 1.3,
     "base mixed 512": 0.9,
+    "window against full": 10,
 }
 AT_MOST = {
     "smol floor 20": 1.15,
     "smol floor 100": 1.45,
+    "smol memory ours": 379,
     "texts memory": 1.2,
+    "window 8 times the text": 10,
 }
 
 
@@ -325,6 +328,60 @@ def their_generation(model, idx):
     return work
 
 
+def questions(device):
+    """32 questions of 8 tokens behind 205 slots that they share, each a row of its own."""
+    model = our_model(SMOL, device)
+    idx, targets = torch.randint(model.config.vocab_size, (2, 32, 8), device=device)  # (B, T) each
+    targets[:, :-1] = -1
+    with torch.no_grad():
+        past = our_soft(model, "prompt", 205).past(model)
+
+    @torch.inference_mode()
+    def answer():
+        model.scored(idx, targets, past)
+
+    [seconds] = turns(9, answer)
+    what = "ms a question, 32 of them behind 205 slots"
+    yield Result("smol questions", 1000 * seconds / 32, what, seconds)
+
+
+# ------------------------------------------------------------------ a window
+
+LONG = 16384  # tokens
+
+
+def window(device):
+    """What a window of 256 saves: on a long text, and for each new token behind it."""
+    shape = {**BASE, "block_size": 2 * LONG}
+    near = our_model({**shape, "window": 256}, device)
+    full = our_model({**shape, "window": None}, device)
+    idx = torch.randint(shape["vocab_size"], (1, LONG), device=device)  # (B, T)
+
+    def read(model, T):
+        with torch.inference_mode():
+            model.hidden(idx[:, :T])
+
+    short, long, whole = turns(
+        3,
+        lambda: read(near, LONG // 8),
+        lambda: read(near, LONG),
+        lambda: read(full, LONG),
+    )
+    what = f"x the time, {LONG:,} tokens over an eighth of them, window 256"
+    yield Result("window 8 times the text", long / short, what, long, LONG / long)
+    what = f"x the time of window 256 without one, {LONG:,} tokens"
+    yield Result("window against full", whole / long, what, long, LONG / long)
+
+    with torch.inference_mode():
+        _, past = near.hidden(idx)
+    row = idx[:, :8].tolist()
+    ours, theirs = turns(
+        5, lambda: near.generate(row, 32, past), lambda: full.generate(row, 32, past)
+    )
+    what = f"x the time of window 256 without one, 32 tokens behind {LONG:,}"
+    yield Result("window generate", theirs / ours, what, ours, 32 / ours)
+
+
 # ------------------------------------------------------------------ many prompts at once
 
 NEW = 8  # tokens that are generated for each row
@@ -471,6 +528,8 @@ PARTS = {
     "training": training,
     "memory": memory,
     "generation": generation,
+    "questions": questions,
+    "window": window,
     "many": many,
     "sweep": sweep,
 }

@@ -5,7 +5,6 @@ import math
 import runpy
 import sys
 
-import pretrain  # noqa: F401  adds its tasks to TASKS
 import pytest
 import torch
 from conftest import ROOT, ids

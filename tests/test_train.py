@@ -619,30 +619,23 @@ def test_training_is_adamw_with_clipping_as_written_out(lab):
     assert torch.allclose(arm.soft.embeddings, x, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_first_step_of_a_number_is_rate_times_size_times_warm_up(lab, kind):
-    """In each layer and for keys and values apart: they differ in size by a factor of 1,000."""
-    rows = {"kind": lab.rows("kind", "train")}
-    soft = kind.start(lab.model, torch.randn(3, 16))
-    if kind is PrefixTuning:
-        with torch.no_grad():
-            soft.values[0] *= 1000
-        sizes = [p.square().mean().sqrt().item() for p in soft.parameters()]
-    else:
-        sizes = [lab.model.model.embed_tokens.weight.std().item()]
-    assert train.sizes(soft, lab.model) == pytest.approx(sizes)
-    start = [p.detach().clone() for p in soft.parameters()]
-    training = fit(lab.model, [Arm(soft, "kind", 0.05)], rows, 100, 4)
-    next(training)
-    next(training)
-    for before, after, size in zip(start, soft.parameters(), sizes):
-        moved = (after - before).abs().max().item()
-        assert moved == pytest.approx(0.05 * size / 5, rel=0.02)
-
-
-def test_anything_else_that_has_a_past_moves_in_units_of_1(lab):
-    other = torch.nn.Linear(2, 3)
-    assert train.sizes(other, lab.model) == [1.0, 1.0]
+def test_a_learning_rate_is_in_units_of_the_size_of_what_it_moves(lab):
+    """For a prefix in each layer, and for keys and values apart. For what is unknown it is 1."""
+    prompt = PromptTuning(torch.randn(3, 16))
+    prefix = PrefixTuning.start(lab.model, torch.randn(3, 16))
+    prefix.values[0].data *= 1000
+    table, states = lab.model.model.embed_tokens.weight, (prefix.keys[0], prefix.values[0])
+    want = [table.std().item(), *(state.square().mean().sqrt().item() for state in states), 1, 1]
+    softs = (prompt, prefix, torch.nn.Linear(2, 3))
+    found = [size for soft in softs for size in train.sizes(soft, lab.model)]
+    assert found == pytest.approx(want)
+    arms = [Arm(soft, "kind", 0.1 * i) for i, soft in enumerate(softs, 1)]
+    groups = train.make_optimizer(lab.model, arms).param_groups
+    rates = [0.1, 0.2, 0.2, 0.3, 0.3]
+    assert [group["full_lr"] for group in groups] == pytest.approx(
+        [rate * size for rate, size in zip(rates, want)]
+    )
+    assert {(group["betas"], group["weight_decay"]) for group in groups} == {((0.6, 0.9), 0.0)}
 
 
 def test_the_learning_rate_warms_up_and_falls():
@@ -652,31 +645,6 @@ def test_the_learning_rate_warms_up_and_falls():
     assert shares[5:] == sorted(shares[5:], reverse=True)
     assert shares[60] == pytest.approx(0.5)
     assert shares[99] == pytest.approx(0.11)
-
-
-def test_the_learning_rate_of_every_step_follows_the_schedule(lab):
-    """A schedule of zeros moves nothing, one of ones moves at once by the whole rate."""
-    rows = {"kind": lab.rows("kind", "train")}
-    start = torch.randn(3, 16)
-    spread = lab.model.model.embed_tokens.weight.std().item()
-    for share in (0.0, 1.0):
-        soft = PromptTuning(start)
-        arm = Arm(soft, "kind", 2.0)
-        finish(fit(lab.model, [arm], rows, 1, 4, schedule=lambda step, steps, share=share: share))
-        moved = (soft.embeddings - start).abs().max().item()
-        assert moved == pytest.approx(2.0 * spread * share, rel=0.02)
-
-
-def test_fit_yields_before_each_step_and_after_the_last(lab):
-    rows = {"kind": lab.rows("kind", "train")}
-    soft = PromptTuning(torch.randn(3, 16))
-    seen = []
-    for step in fit(lab.model, [Arm(soft, "kind", 1.0)], rows, 4, 4):
-        seen.append((step, soft.embeddings.detach().clone()))
-    assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
-    for (_, before), (_, after) in zip(seen, seen[1:]):
-        assert not torch.equal(before, after)
-    assert torch.equal(seen[-1][1], soft.embeddings)
 
 
 def test_the_loss_and_the_examples_are_the_callers(lab):
@@ -1359,13 +1327,6 @@ def test_zero_steps_have_a_place_inside_the_axes():
     _, one = to_axis.transform((16, 1))
     _, two = to_axis.transform((16, 2))
     assert 0 < zero < one < two < 1 and 0 < x < 1
-
-
-def test_rates_are_written_at_their_places():
-    rows = start_rows(RULE, "related", 1 / 16, [4]) + start_rows(RULE, "related", 4, [2])
-    [axis] = train.draw_initialization(rows).axes
-    assert list(axis.get_xticks()) == [1 / 16, 4]
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["1/16", "4"]
 
 
 @pytest.mark.parametrize("ends", [(0, 2, 4, 8, 16, 30), (8,) * 6, (30, 30, 4, 4, 0, 0)])

@@ -191,7 +191,7 @@ class Task(NamedTuple):
     practised: tuple = ()  # hard prompts that it learned the task from
     colour: str = "#E7298A"
     sweep: Sweep | None = Sweep()  # of experiment 1; None: it takes no part in it
-    steps: dict = {"prompt": 200, "prefix": 160}  # experiment 2 trains each method so long
+    steps: dict = {"prompt": 200, "prefix": 100}  # experiment 2 trains each method so long
 
     @property
     def hard_prompts(self):
@@ -476,7 +476,7 @@ def mean_of_arms(scores, arms):
 # ------------------------------------------------------------------ training
 
 EXAMPLES = 16  # sentences that each arm learns from in a step
-CURVE = 32  # validation sentences of a look while training
+CURVE = 16  # validation sentences of a look while training
 FINAL = 240  # sentences of every final number: so many to choose by, and so many to test
 
 
@@ -738,10 +738,10 @@ def show_what_words_hide(lab, seed):
     """Print a prompt that says one thing and does another: its nearest tokens are still the words
     at which it started, and a small step away it does another task."""
     task, words = "first-letter-last", "What is the last letter of the second word?"
-    vectors = arm_of_tokens(lab, task, lab.tok.encode(words), 1 / 64, seed)
-    train_arms(lab, [vectors], 200, "a prompt that says one thing", constant)
+    vectors = arm_of_tokens(lab, task, lab.tok.encode(words), 1 / 16, seed)
+    train_arms(lab, [vectors], 100, "a prompt that says one thing", constant)
     ids = nearest_text(lab, vectors.soft)
-    ours, theirs = measure(lab, [vectors, arm_of_tokens(lab, task, ids)], 200, "test", FINAL)
+    ours, theirs = measure(lab, [vectors, arm_of_tokens(lab, task, ids)], 100, "test", FINAL)
     say(f"Vectors whose nearest tokens read {lab.tok.decode(ids)!r}:")
     say(f"    {ours['accuracy']:.2f} right of {FINAL} sentences ({TASKS[task].question})")
     say(f"    {theirs['accuracy']:.2f} right with these tokens in their place")
@@ -882,7 +882,7 @@ class Plan(NamedTuple):
 
 
 QUICK = Plan(
-    rates=(1, 16), start_seeds=1, lengths=(1, 16), length_seeds=1, methods=("prompt",), part=0.5
+    rates=(1 / 4, 4), start_seeds=1, lengths=(1, 16), length_seeds=1, methods=("prompt",), part=0.5
 )
 
 # ------------------------------------------------------------------ experiment 1: initialization

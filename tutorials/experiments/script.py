@@ -11,6 +11,8 @@ from pathlib import Path
 TUTORIALS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TUTORIALS), str(TUTORIALS.parent)]
 
+import pretrain  # noqa: E402, F401  adds the tasks that only the base practised
+
 import train  # noqa: E402
 
 FIGURES = TUTORIALS / "figures"

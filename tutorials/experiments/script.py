@@ -18,8 +18,6 @@ sys.path[1:1] = [str(TUTORIALS), str(TUTORIALS.parent)]
 
 import pretrain  # noqa: E402, F401
 
-import pretrain  # noqa: E402, F401  adds the tasks that only the base practised
-
 import train  # noqa: E402
 from model import rotate  # noqa: E402
 from train import CURVE, EXAMPLES, FINAL, constant, fit, measure, new_arm, where  # noqa: E402

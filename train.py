@@ -739,10 +739,10 @@ def show_what_words_hide(lab, seed):
     """Print a prompt that says one thing and does another: its nearest tokens are still the words
     at which it started, and a small step away it does another task."""
     task, words = "first-letter-last", "What is the last letter of the second word?"
-    vectors = arm_of_tokens(lab, task, lab.tok.encode(words), 1 / 16, seed)
-    train_arms(lab, [vectors], 100, "a prompt that says one thing", constant)
+    vectors = arm_of_tokens(lab, task, lab.tok.encode(words), 1 / 64, seed)
+    train_arms(lab, [vectors], 200, "a prompt that says one thing", constant)
     ids = nearest_text(lab, vectors.soft)
-    ours, theirs = measure(lab, [vectors, arm_of_tokens(lab, task, ids)], 100, "test", FINAL)
+    ours, theirs = measure(lab, [vectors, arm_of_tokens(lab, task, ids)], 200, "test", FINAL)
     say(f"Vectors whose nearest tokens read {lab.tok.decode(ids)!r}:")
     say(f"    {ours['accuracy']:.2f} right of {FINAL} sentences ({TASKS[task].question})")
     say(f"    {theirs['accuracy']:.2f} right with these tokens in their place")

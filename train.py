@@ -278,6 +278,7 @@ TASKS = {
     "library": Task(
         label="nothing new",
         question="which library it is from",
+        colour="#0F4C5C",
         answer=lambda sentence: sentence.library,
         unseen=[
             "From which library was this sentence taken?",

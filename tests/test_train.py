@@ -102,7 +102,7 @@ def few_tasks(monkeypatch):
     return few
 
 
-SMALL = Plan(rates=(1, 4), start_length=4, lengths=(1, 30), part=1 / 3)
+SMALL = Plan(rates=2, start_length=4, lengths=(1, 30), part=1 / 3)
 
 
 def run_python(*arguments, cwd, **environment):
@@ -1208,7 +1208,7 @@ def test_a_task_and_a_start_are_one_entry(lab, few_tasks, plan, monkeypatch):
         "mine": Start("my start", "#123456", train.from_noise("vocab")),
     }
     own = {"first": own_task("first"), "second": own_task("second", colour="#654321")}
-    own["third"] = own_task("third", steps={"prompt": 100}, colour="#246810")
+    own["third"] = own_task("third", steps={"prompt": 100}, sweep=Sweep(rates=(2,)))
     few_tasks.update(own)
     monkeypatch.setattr(train, "STARTS", starts)
     compared = train.compare_starts(lab, plan, 0)

@@ -21,7 +21,7 @@ the largest **cosine** with it. A cosine is 1 where two vectors point the same w
 We make a test for this. The **base**, our language model, is frozen and knows the instruction "What
 is the last letter of the second word?". We start a prompt at the vectors of these words. Then we
 teach it another task in small steps: *first-letter-last*, the first letter of the *last* word.
-"Set the vertices of the polygon." asks for "t" before, and for "p" afterwards.
+"Set the vertices of the polygon." asks for "e" before, and for "p" afterwards.
 """
 
 # %%
@@ -34,6 +34,7 @@ from shared import open_lab, table
 import plots
 from checks import exercise
 from model import Past
+from softprompt import nearest_tokens
 from train import arm_of_tokens, best_hard_prompt, constant, first_letter, measure, new_arm
 from train import read_rows, score, train_arms, where
 from vectors import lost, lost_alone
@@ -79,23 +80,21 @@ embeddings = model.model.embed_tokens.weight  # (V, C)
 snapped = snap_to_tokens(tuned, embeddings)  # (P,)
 print("the vectors read:", tok.decode(snapped.tolist()))
 for task in (NEW, OLD):
-    [row] = measure(lab, [arm_of_tokens(lab, task, snapped)], 0, "test", 240)
+    [row] = measure(lab, [arm_of_tokens(lab, task, snapped.tolist())], 0, "test", 240)
     print(f"these words on {task}: accuracy {row['accuracy']:.2f}")
 
-def degrees(cosines):
-    return cosines.clamp(-1, 1).acos().rad2deg().mean().item()
-
-turned = F.cosine_similarity(tuned, embeddings[ids])  # (P,) with where they started
-others = F.normalize(embeddings[ids], dim=1) @ F.normalize(embeddings, dim=1).T  # (P, V)
-next_token = others.topk(2, 1).values[:, 1]  # (P,): the nearest is the token itself
-print(f"mean angle: turned by {degrees(turned):.0f} degrees, {degrees(next_token):.0f} to the next token")
+start = arm_of_tokens(lab, OLD, ids).soft
+turned = F.cosine_similarity(tuned, start.embeddings)  # (P,)
+to_next = nearest_tokens(start, model, 2).cosines[:, 1]  # (P,): nearest of all is the token itself
+for what, cosines in {"a vector has turned by": turned, "the next token is at": to_next}.items():
+    print(f"{what} {cosines.acos().rad2deg().mean():.0f} degrees (mean)")
 
 # %% [markdown]
 r"""
 **What to notice.** The prompt reads as one instruction and does another. Read it, and you are
 certain, and wrong. Snap it, and what was learned is gone: snapping throws away just the part that
-training added. Why is this possible? Tokens lie far apart. The vectors turned by a few degrees, and
-that was enough. The next token would have been many times as far.
+training added. Why is this possible? Tokens lie far apart. A vector may turn a long way, and the token
+where it started is still its nearest. In the room between the tokens other tasks find their place.
 
 Is it this one prompt? `reading.py` did the same from four texts, with smaller steps and three seeds
 each. We read its table.
@@ -161,9 +160,9 @@ In which vector does "say C for R" stand?
 A `Past` has `keys`, `values`, `positions` (B, P) and `pinned`. Return a past that is the same but
 for one position, so that no text behind it sees virtual token `vector`. Two numbers come to mind:
 
-- **-1** means an empty slot. Nobody sees it.
-- **2\*\*20** is far in the future. Nobody sees that either, for a text sees only what is not later
-  than itself.
+- `-1` means an empty slot. Nobody sees it.
+- `2**20` is far in the future. Nobody sees that either: a text sees only what is not later than
+  itself.
 
 Choose the one that changes nothing else. A text goes on at position `past.length`, the number of
 slots that are not empty.
@@ -197,7 +196,8 @@ for kind in kinds:
 most = 1 + grid[0].index(max(grid[0]))
 title = "Which letters lose accuracy without this vector?"
 found = f"Without vector {most} the letter R loses {max(grid[0]):.2f}, the others nearly nothing"
-plots.squares(grid, ["R", "C", "other"], range(1, 17), title)
+plots.squares(grid, ["begins with R", "begins with C", "other letters"], range(1, 17), title)
+pyplot.xlabel("the vector that is hidden");
 
 # %% [markdown]
 r"""
@@ -220,13 +220,15 @@ grid = [lost_alone(where(rows, seed=seed), "R") for seed in range(10)]
 # %%
 clear = sum(max(row) > 0.8 for row in grid)
 title = "Without which vector is R lost, and nothing else?"
-found = f"In {clear} of 10 prompts R loses at least 0.8 alone, each time without another vector"
+found = f"In {clear} of 10 prompts R alone loses more than 0.8; which vector holds it is chance"
 plots.squares(grid, [f"prompt {n}" for n in range(1, 11)], range(1, 17), title)
+pyplot.xlabel("the vector that is hidden");
 
 # %% [markdown]
 r"""
 **What to notice.** That one vector holds one fact is the rule here, with exceptions. *Which* vector
-it is, is chance. And often two are needed together, so that R is lost without either.
+it is, is chance. In half of the prompts two are needed together: R is lost without either. (For C,
+change the letter in the cell.)
 
 ## 4. Who looks at it?
 
@@ -240,7 +242,7 @@ with R? And with C?
 
 # %%
 title = "Is what the arrow looks at also what is needed?"
-found = "For R the arrow looks at what is needed. For C it does not"
+found = "For R the arrow looks at what is needed; for C it misses what is needed most"
 figure, axes = pyplot.subplots(2, 1, figsize=(9, 4.4), sharex=True, layout="constrained")
 for axis, letter in zip(axes, "RC"):
     own = where(rows, seed=3, letter=letter)
@@ -255,23 +257,24 @@ figure.suptitle(title, x=0.01, ha="left", weight="bold");
 
 # %%
 for letter in "RC":
-    same = 0
+    same = {"from_arrow": 0, "from_word": 0}  # from_word: from the first word, a layer earlier
     for seed in range(10):
         own = where(rows, seed=seed, letter=letter)
         needed = max(own, key=lambda row: row["lost"])
-        same += needed == max(own, key=lambda row: row["from_arrow"])
-    print(f"{letter}: most looked at is most needed in {same} of 10 prompts")
+        for place in same:
+            same[place] += needed == max(own, key=lambda row: row[place])
+    print(f"{letter}: in how many of 10 prompts most looked at is most needed: {same}")
 
 # %% [markdown]
 r"""
-**What to notice.** For R attention points at the right vectors. For C it does not: the vector that
-is needed most was read earlier, by the first word, and the arrow finds its result there. So
-attention shows where to search. Taking away is the test.
+**What to notice.** For R the arrow points at the right vectors. For C it misses what is needed
+most: in most prompts, the first word of the sentence looks at that, a layer earlier. One must know
+where to look. So attention shows where to search. Taking away is the test.
 
 ## Summary
 
-The tokens nearest to learned vectors may read as one instruction while the vectors do another: a
-few degrees are enough. What a vector holds is found by hiding it and asking again. Nothing else may
+The tokens nearest to learned vectors may read as one instruction while the vectors do another: there
+is room between tokens. What a vector holds is found by hiding it and asking again. Nothing else may
 change, so its position goes into the future. Here one vector often holds one fact, another carries
 the task, and many hold nothing that is missed. Attention is a hint, not a proof. All of this is one
 small base.
@@ -291,14 +294,13 @@ compare with. Will theirs be larger than those of random vectors?
 """
 
 # %%
-from softprompt import nearest_tokens
 arms = [new_arm(lab, NEW, "prompt", "vocab", 8, rate=1.5, seed=seed) for seed in range(5)]
 train_arms(lab, arms, 48, "five prompts")
 learned = [row["accuracy"] for row in measure(lab, arms, 48, "test", 240)]
 for arm, before in zip(arms, learned):
     near = nearest_tokens(arm.soft, model, 1, torch.Generator().manual_seed(arm.seed))
-    snapped = arm_of_tokens(lab, NEW, snap_to_tokens(arm.soft.embeddings.detach(), embeddings))
-    [row] = measure(lab, [snapped], 0, "test", 240)
+    snapped = snap_to_tokens(arm.soft.embeddings.detach(), embeddings).tolist()
+    [row] = measure(lab, [arm_of_tokens(lab, NEW, snapped)], 0, "test", 240)
     print(f"accuracy {before:.2f}, snapped {row['accuracy']:.2f}, cosine {near.cosines.mean():.2f} "
           f"(random {near.control.mean():.2f})", [tok.decode(i) for i in near.ids.tolist()])
 

@@ -17,7 +17,7 @@ import torch
 from matplotlib import pyplot
 
 import train
-from train import averages_of, draw_lines, label_lines, where
+from train import draw_lines, label_lines, where
 
 
 class Look(NamedTuple):

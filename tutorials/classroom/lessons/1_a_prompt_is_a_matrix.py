@@ -207,7 +207,8 @@ for step in range(61):
 
 # %%
 title = "When do your vectors beat the best words?"
-found = f"Accuracy {baselines['wording']:.2f} with the best words, {curve[-1]['accuracy']:.2f} after 60 steps"
+best, yours = baselines["wording"], curve[-1]["accuracy"]
+found = f"Accuracy {best:.2f} with the best words, {yours:.2f} after 60 of your steps"
 plots.lines(curve, "step", "accuracy", "by", title, levels=baselines)
 
 # %% [markdown]
@@ -238,7 +239,7 @@ r"""
 ## 6. Count and keep
 
 A prompt is P C numbers. In **fine-tuning** all numbers of a model are trained, and all are kept for
-each task. One often reads that a soft prompt needs "0.001 %" of them.
+each task. One often reads that a soft prompt needs only "0.001 %" of them.
 
 **Before you run it:** for which of these models are 16 vectors at most 0.001 %?
 """
@@ -296,7 +297,7 @@ in the base.
 
 For the model, an instruction is a matrix of P rows. It stands first and the model is causal: so it
 goes through once, and all texts share its past. That is exact. Let its numbers move, and your own
-step learns a task for which our hard prompts fail. A file holds P C numbers and the base's
+step learns a task at which our hard prompts are poor. A file holds P C numbers and the base's
 fingerprint. Our prompt is 0.2 % of our base; 16 vectors are 0.001 % from 7 billion numbers on.
 """
 

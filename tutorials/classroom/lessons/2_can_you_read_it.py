@@ -96,8 +96,8 @@ certain, and wrong. Snap it, and what was learned is gone: snapping throws away 
 training added. Why is this possible? Tokens lie far apart. A vector may turn a long way, and the token
 where it started is still its nearest. In the room between the tokens other tasks find their place.
 
-Is it this one prompt? `reading.py` did the same from four texts, with smaller steps and three seeds
-each. We read its table.
+Is it this one prompt? `experiments/reading.py` did the same from four texts, in smaller steps. It
+did so three times each, with other training sentences: three **seeds**. We read its table.
 
 **Before you run it:** one of the texts is about a night train and asks for nothing. Can it become
 a prompt for the new task too?
@@ -207,8 +207,8 @@ vector holds as well.
 
 ## 3. Ten prompts
 
-This was one seed, and the clearest one. `vectors.py` trained ten and hid each of their vectors. Now
-each row of the picture is a prompt. A number says how much *more* R loses than any other letter.
+This was one seed, and the clearest one. `experiments/vectors.py` trained ten, and hid each vector
+of each. Now a row of the picture is a prompt. A number says how much *more* R loses than any other letter.
 
 **Before you run it:** in how many prompts will one vector hold R for itself? Always the same one?
 """

@@ -103,9 +103,12 @@ def difference(given, got, want):
 def short(value):
     """A value in few words."""
     if torch.is_tensor(value) and value.numel() > 6:
-        return f"a tensor {tuple(value.shape)} that begins with {value.flatten()[:3].tolist()}"
+        first = [round(number, 4) for number in value.flatten()[:3].tolist()]
+        return f"a tensor {tuple(value.shape)} that begins with {first}"
     if torch.is_tensor(value):
         return f"tensor({value.tolist()})"
-    if isinstance(value, (Past, nn.Module)):
+    if isinstance(value, Past):
+        return f"a Past with positions {value.positions.tolist()}"
+    if isinstance(value, nn.Module):
         return f"a {type(value).__name__}"
     return repr(value)[:80]

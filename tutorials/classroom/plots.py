@@ -97,6 +97,8 @@ def dots(rows, x, y, title, panel=None):
     """A line of dots for each value of the column `x`, one under another: each row is a small dot
     at the height of its column `y`, their mean a large one with its number."""
     parts = panels(rows, panel, title, height=1.2 + 0.4 * len(looks_of(rows, x)))
+    for axis, _ in parts[1:]:
+        axis.sharex(parts[0][0])  # the same heights at the same places
     for axis, part in parts:
         looks = looks_of(part, x)
         for place, (value, look) in enumerate(looks.items()):

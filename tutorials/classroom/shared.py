@@ -251,11 +251,11 @@ def lost_alone(lost, letter):
 def attention_scores(model, ids, past=None):
     """How well each query of a text (a list of ids) behind a past of one row fits each key, in
     each layer: L tensors (H, T, S), minus infinity where a query does not see a key. Their softmax
-    is the attention."""
+    is the attention. Past and text are short enough for one block, see `model.seen_in_blocks`."""
     scores = []
 
     def remember(attention, given):
-        x, k, _, cos, sin, mask = given  # k (1, Hkv, S, D)
+        x, k, _, cos, sin, _, [mask] = given  # k (1, Hkv, S, D), mask (1, 1, T, S)
         q = rotate(attention.heads(attention.q_proj(x)), cos, sin)  # (1, H, T, D)
         k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)  # (1, H, S, D)
         of_layer = q @ k.transpose(2, 3) / q.shape[3] ** 0.5 + mask  # (1, H, T, S)

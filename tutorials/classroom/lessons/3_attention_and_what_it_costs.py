@@ -8,18 +8,18 @@ After this class you can
 
 1. write attention with shared heads and a window;
 2. compute a softmax over keys that you never see all at once;
-3. say which ways change the result, and which do not.
+3. say which ways to pay less change the result, and which do not.
 
-Needs: queries, keys and values; `model.py` open beside you.
+Needs: queries, keys and values; softmax. Keep `model.py` open beside you.
 
-B rows, T tokens, S keys, D numbers in a head, L layers. W is the **window**: how many keys a query
-may see, itself included. H query heads share Hkv heads of keys and values: **grouped-query
-attention** (GQA), in groups of G = H / Hkv. A **pair** is one query with one key: one score.
+**Letters.** B rows, T tokens, S keys, D numbers in a head, L layers. A **window** W is how many
+keys a query may see, itself included. A **pair** is one query with one key: one score.
 
 ## 1. Attention in five lines
 
-**Before you run it:** the base has H = 4 and Hkv = 2. Which query heads read key head 0? Will
-torch, model.py and our five lines give the same numbers?
+In **grouped-query attention** (GQA) H query heads share Hkv heads of keys and values. G = H / Hkv
+query heads are a group. **Before you run it:** our base has H = 4 and Hkv = 2. Which query heads
+read the first key head?
 """
 
 # %%
@@ -27,28 +27,26 @@ import sys
 sys.path.insert(0, "classroom")
 import math
 from dataclasses import replace
-from time import process_time  # of this process alone: other programs do not count
+from time import process_time
 from timeit import repeat
 import torch
 from torch.nn.functional import scaled_dot_product_attention as torchs
-from shared import open_lab
+import plots
 from checks import exercise
-import drawings
-import flash
-from model import GPT, attention, attention_mask
+from model import GPT, attention, attention_mask, seen_in_blocks
+from shared import open_lab
 lab = open_lab()
+config = lab.model.config
+H, Hkv, D, L, W = config.n_head, config.n_kv_head, config.head_dim, config.n_layer, config.window
 torch.set_num_threads(1)  # one core, so that times can be compared
 torch.manual_seed(0)
-config = lab.model.config
-H, Hkv, D, L, W = (config.n_head, config.n_kv_head, config.head_dim, config.n_layer, config.window)
 
 # %%
 def my_attention(q, k, v, see):  # q (B, H, T, D), k and v (B, Hkv, S, D), see (T, S)
-    G = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(G, 1), v.repeat_interleave(G, 1)  # (B, H, S, D) each
-    scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5  # (B, H, T, S)
-    weights = scores.masked_fill(~see, -torch.inf).softmax(3)  # (B, H, T, S): each row sums to 1
-    return weights @ v  # (B, H, T, D)
+    groups = q.unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, T, D)
+    scores = groups @ k[:, :, None].mT / q.shape[3] ** 0.5  # (B, Hkv, G, T, S)
+    weights = scores.masked_fill(~see, -torch.inf).softmax(-1)  # each row sums to 1
+    return (weights @ v[:, :, None]).flatten(1, 2)  # (B, H, T, D)
 
 def seen(T, window):
     back = torch.arange(T)[:, None] - torch.arange(T)  # (T, T): how far back the key is
@@ -58,34 +56,30 @@ def random_heads(T):
     return [torch.randn(1, heads, T, D) for heads in (H, Hkv, Hkv)]  # q, k, v
 
 # %%
-def project_mask(T, window):  # 0 where a key is seen, else minus infinity
-    positions = torch.arange(T)[None]  # (B, T)
-    nothing_pinned = torch.zeros(1, dtype=torch.long)  # (B,)
-    return attention_mask(positions, positions, nothing_pinned, window, torch.float32)
-
 q, k, v = random_heads(400)
-for window in (400, W):
-    mine = my_attention(q, k, v, seen(400, window))  # (B, H, T, D)
-    from_torch = torchs(q, k, v, seen(400, window), enable_gqa=True)
-    from_model = attention(q, k, v, project_mask(400, window))
-    for name, other in {"torch": from_torch, "model.py": from_model}.items():
-        apart = (mine - other).abs().max()
-        print(f"window {window}: the largest difference to {name} is {apart:.0e}")
+places, none_pinned = torch.arange(400)[None], torch.zeros(1)  # (B, T), (B,)
+mine = my_attention(q, k, v, seen(400, W))
+from_torch = torchs(q, k, v, seen(400, W), enable_gqa=True)
+mask = attention_mask(places, places, none_pinned, W, torch.float32)  # 0, or minus infinity
+from_model = attention(q, k, v, mask)
+print(f"apart: torch {(mine - from_torch).abs().max():.0e}, "
+      f"model.py {(mine - from_model).abs().max():.0e}")
 
 # %% [markdown]
 r"""
-**What to notice.** The three agree up to rounding. `repeat_interleave` lays the copies side by
-side: the first two query heads read key head 0.
+**What to notice.** The three agree up to rounding. Query heads 1 and 2 read the first key head, 3
+and 4 the second. A key answers each query by itself, and never asks which head it is from. So GQA
+is only a change of shape, and no key is copied.
 
-## 2. The cache, and what GQA shares
+## 2. The cache
 
-While a model writes, it keeps the keys and values of all tokens so far, in each layer: the
-**cache** (here a `Past`).
+While a model writes, it keeps the keys and values of all tokens so far, in each layer. This is the
+**cache**. Here it is called a `Past`.
 
-### Exercise 1
+### Exercise 1. How big is the cache?
 
-How many bytes are the keys and values of T tokens, in all layers, one row, float32 (4 bytes a
-number)?
+How many bytes are the keys and values of T tokens, in all layers, for one row? A number is a
+float32: 4 bytes.
 
 <details><summary>Hint</summary>
 
@@ -93,7 +87,7 @@ number)?
 
 </details>
 
-**Before you run the cell behind it:** with fewer key heads, is the cache smaller, are the scores
+**Before you run the cell behind it:** with fewer key heads, is the cache smaller, are the pairs
 fewer, or both?
 """
 
@@ -106,129 +100,118 @@ def kv_cache_bytes(config, T):
 # %%
 for heads in (4, 2, 1):
     shape = replace(config, n_kv_head=heads)
-    _, past = GPT(shape)(torch.zeros(1, 256, dtype=torch.long))  # untrained: only to count
+    _, past = GPT(shape)(torch.zeros(1, 200, dtype=torch.long))  # not trained: only to count
     counted = sum(states.nbytes for states in past.keys + past.values)
-    scores = shape.n_layer * shape.n_head * 256 * 256
-    formula = kv_cache_bytes(shape, 256)
-    print(f"Hkv = {heads}, G = {H // heads}: cache of 256 tokens {formula:,} bytes "
-          f"(counted in a Past: {counted:,}), scores {scores:,}")
-all_weights = 4 * sum(p.numel() for p in lab.model.parameters())  # bytes
-as_long = all_weights / kv_cache_bytes(config, 1)  # tokens
-print(f"{as_long:,.0f} tokens of cache are as big as the base")
+    print(f"Hkv = {heads}: cache {kv_cache_bytes(shape, 200):,} bytes (counted: {counted:,}), "
+          f"pairs {L * H * 200 * 200:,}")
 
 # %% [markdown]
 r"""
-**What to notice.** A group's query heads share keys and values, so the cache is G times smaller.
-The pairs are *not* fewer: each query head has scores of its own.
+**What to notice.** The cache is G times smaller than with a key head for each query head. The pairs
+are *not* fewer: each query head has scores of its own.
 
 ## 3. What a window does
 
-A window keeps each query to its W nearest keys. The first `pinned` keys stay visible, so that a
-soft prompt does not slide out of sight. **Before you run it:** through a second layer, a token
-hears of what its keys have seen. How far back does the last token hear?
+With a window each query sees its W nearest keys. The first `pinned` keys stay visible: so a soft
+prompt does not slide out of sight. **Before you run it:** which squares are filled in the last row?
 """
 
 # %%
-key = torch.arange(64)  # (S,)
-causal = seen(64, 64)  # (T, S)
-patterns = {
-    "all keys": causal,
-    "window of 16": seen(64, 16),
-    "window of 12, 4 pinned": seen(64, 12) | causal & (key < 4),
-}
-heard = {}
-for name, see in patterns.items():
-    heard[name] = see.float() @ see.float() > 0  # (T, S): one of my keys has seen it
-unheard = int((~heard["window of 16"][-1]).sum())  # by the last token
+key = torch.arange(16)
+see = seen(16, 5) | seen(16, 16) & (key < 3)  # (T, S)
 
 # %%
-title = "Whom does the last token hear of, directly and through a second layer?"
-found = f"Under a window of 16, {unheard} of 64 tokens are out of reach even through a second layer"
-drawings.patterns_seen(patterns, heard, title)
+title = "Window 5, 3 pinned: what does each token see?"
+found = "Window 5, 3 pinned: the last token sees 8 of 16 keys"
+plots.mask(see, title)
 
 # %% [markdown]
 r"""
-**What to notice.** Each layer reaches W - 1 tokens further, so L layers reach **L (W - 1)**. Pinned
-keys are seen by all, but hear nothing of the text: a place for a prompt.
+**What to notice.** The first three keys are seen by all. That is a place for a prompt.
 
-How much arrives from the farthest word? Let every layer look at all its W keys alike. **Before you
-run it:** for L = 4 and W = 64, as in the base, beyond which distance comes less than a thousandth?
+A token also hears of what its keys have heard, one layer below. So each layer reaches W - 1 tokens
+further back: L layers reach **L (W - 1)**. For our base, with L = 4 and W = 64, that is 252. But
+how much arrives? Let each token look at all its keys alike, in each layer. **Before you run it:**
+from which distance does most come, through four layers?
 """
 
 # %%
 even = seen(300, W).float()  # (T, S)
 even = even / even.sum(1, keepdim=True)  # each query looks at all its keys alike
-shares, passed_on = {}, torch.eye(300)
+rows, share = [], torch.eye(300)
 for layers in range(1, L + 1):
-    passed_on = even @ passed_on  # (T, S): through one layer more
-    shares[layers] = passed_on[-1].flip(0)  # (S,): the last token's share, by how far back
-reach = L * (W - 1)
-beyond = shares[L].flip(0).cumsum(0).flip(0)  # (S,): all that comes from this far back or farther
-practice = int((beyond >= 0.001).sum()) - 1
+    share = even @ share  # (T, S), through one layer more
+    for back in range(0, 260, 21):
+        of_last = share[-1, 299 - back].item()
+        rows.append({"layers": f"layers: {layers}", "tokens back": back, "share": of_last})
 
 # %%
-title = "From how far back does the last token hear, through one to four layers?"
-found = (f"The farthest word is {reach} back, but from beyond {practice} comes less than a "
-         f"thousandth (the farthest word: {shares[L][reach]:.0e})")
-drawings.reach_through_layers(shares, W, title)
+title = "How much is heard, from how far back?"
+found = f"From 252 back hardly anything arrives ({of_last:.0e})"
+plots.lines(rows, x="tokens back", y="share", by="layers", title=title)
 
 # %% [markdown]
 r"""
-**What to notice.** To the farthest word there is one path only: every layer must look at exactly
-its last key. To words in the middle there are many. So little arrives from far away. In practice
-the reach is shorter still: somebody must have taught the tokens between to hand a message on. Class
-6 tests that.
+**What to notice.** One layer ends after 63 tokens. Four layers reach 252. But to the farthest token
+there is one path only: in every layer through the last key. To the tokens in the middle there are
+many paths. And somebody must have taught the tokens between to hand a message on: class 6 tests it.
 
-## 4. Two ways to have a window
+## 4. A window must be cut, not masked
 
-A mask says which pairs count. But all are *computed*, and most thrown away. To save, leave pairs
-out: W queries in a row, a **block**, need no more than 2 W - 1 keys. **Before you run it:** T
-becomes twice as long. By which factor should the time of a mask grow, and that of blocks?
+A mask hides pairs, but all of them are *computed*. To save time, leave the hidden ones out. W queries in a row, a
+**block**, see at most 2 W - 1 keys together. **Before you run it:** the text becomes twice as long.
+How many times as long does it take with a mask, and with blocks?
 """
 
 # %%
-def my_blocks(q, k, v, window):
-    parts, T = [], q.shape[2]
-    for start in range(0, T, window):
-        first, end = max(0, start - window + 1), min(start + window, T)  # keys that one may see
-        back = torch.arange(start, end)[:, None] - torch.arange(first, end)  # (up to W, 2 W - 1)
-        see = (back >= 0) & (back < window)
-        few = k[:, :, first:end], v[:, :, first:end]
-        parts.append(torchs(q[:, :, start:end], *few, see, enable_gqa=True))
-    return torch.cat(parts, 2)  # (B, H, T, D)
+def my_blocks(q, k, v, window):  # T is a multiple of the window
+    see, outs = seen(2 * window - 1, window)[window - 1:], []  # (W, 2 W - 1)
+    for first in range(0, q.shape[2], window):
+        keys = slice(max(0, first - window + 1), first + window)
+        k_i, v_i = k[:, :, keys], v[:, :, keys]  # (B, Hkv, at most 2 W - 1, D) each
+        q_i = q[:, :, first:first + window]  # (B, H, W, D)
+        outs.append(my_attention(q_i, k_i, v_i, see[:, -k_i.shape[2]:]))  # fewer at the start
+    return torch.cat(outs, 2)  # (B, H, T, D)
 
-def milliseconds(way, *given):  # of CPU time, the best of five
-    return 1000 * min(repeat(lambda: way(*given), timer=process_time, number=1, repeat=5))
+def milliseconds(way, *given):  # of this process alone, the best of three
+    return 1000 * min(repeat(lambda: way(*given), timer=process_time, number=1, repeat=3))
 
-sizes, times = [256, 512, 1024, 2048, 4096], {"mask": [], "blocks": []}
-for T in sizes:
-    heads, mask = random_heads(T), project_mask(T, W)
-    times["mask"].append(milliseconds(attention, *heads, mask))
-    times["blocks"].append(milliseconds(my_blocks, *heads, W))
-apart = (my_blocks(*heads, W) - attention(*heads, mask)).abs().max()
+rows = []
+for T in (256, 512, 1024, 1536, 2048):
+    heads = random_heads(T)
+    masked = milliseconds(my_attention, *heads, seen(T, W))
+    in_blocks = milliseconds(my_blocks, *heads, W)
+    rows += [{"way": "mask", "tokens": T, "milliseconds": masked},
+             {"way": "blocks", "tokens": T, "milliseconds": in_blocks}]
+apart = (my_blocks(*heads, W) - my_attention(*heads, seen(T, W))).abs().max()
+print(f"blocks and mask are apart by {apart:.0e}")
 
 # %%
-title = "How does the time grow with the text: window as a mask, window in blocks?"
-times_faster = times["mask"][-1] / times["blocks"][-1]
-found = (f"The same numbers (largest difference {apart:.0e}): at T = {sizes[-1]:,} blocks are "
-         f"about {times_faster:.0f} times faster on this machine")
-drawings.mask_and_blocks(sizes, times, title)
+title = "A window: how does the time grow with the text?"
+found = f"Blocks: the same numbers, {masked / in_blocks:.0f} times as fast"
+plots.lines(rows, x="tokens", y="milliseconds", by="way", title=title)
+
+# %%
+places = torch.arange(2048)[None]  # (B, T)
+_, masks = seen_in_blocks(places, places, none_pinned, W, torch.float32)
+print(f"scores of a head in model.py: {sum(mask.numel() for mask in masks):,}, all: {2048**2:,}")
 
 # %% [markdown]
 r"""
-**What to notice.** Twice the text is four times the pairs with a mask, twice with blocks. Blocks
-pay when T is far above W. Our texts are short, so model.py has a mask.
+**What to notice.** With a mask, twice the text is about four times the time; with blocks, twice.
+model.py does the same in `seen_in_blocks`: a block is 128 queries, and reads only the keys that one
+of them sees, the pinned ones among them. This saves time, not memory: our cache keeps all keys.
 
 ## 5. Flash: a softmax one tile at a time
 
-Softmax divides by a sum over all keys, after subtracting the largest score: exp(90) is too large
-for float32. **Before you write it:** you have seen the scores 1 and 3. Now 90 comes. What do you do
-with the sum so far?
+Softmax divides by a sum of exp(score) over all keys. exp(90) is too large for a float32, so one
+subtracts the largest score from all first. **Before you write it:** you have seen the scores 1 and 3. Now
+comes 90. What do you do with the sum so far?
 
-### Exercise 2
+### Exercise 2. A running sum
 
-`parts` gives tensors of scores (n,), one after another, each to be looked at once. Return
-log(sum(exp(score))) over all of them, the **log-sum-exp**. Scores may be near 1,000 or -1,000.
+`parts` is a list of tensors of scores. Look at each of them once, one after another. Return
+log(sum(exp(score))) over all: the **log-sum-exp**. Scores may be near 1,000 or -1,000.
 
 <details><summary>Hint</summary>
 
@@ -237,8 +220,7 @@ Remember two numbers: the largest score `top`, and the sum of exp(score - top). 
 
 </details>
 
-The cell behind it does this for **tiles** of 64 keys, and carries the weighted values along, as
-`absorb` in classroom/flash.py does.
+The cell behind it does this for **tiles** of 64 keys, and carries the sum of the values along.
 """
 
 # %%
@@ -248,180 +230,112 @@ def running_lse(parts):
     raise NotImplementedError
 
 # %%
-def my_absorb(out, top, total, scores, v):  # scores (..., T, S) of one more tile of keys
-    new = torch.maximum(top, scores.amax(-1, keepdim=True))  # (..., T, 1)
-    shrink, weights = (top - new).exp(), (scores - new).exp()  # (..., T, 1), (..., T, S)
-    return out * shrink + weights @ v, new, total * shrink + weights.sum(-1, keepdim=True)
+def absorb(out, top, total, scores, v):  # scores (T, n) and values v (n, D) of one more tile
+    new = torch.maximum(top, scores.amax(1, keepdim=True))  # (T, 1)
+    shrink, weights = (top - new).exp(), (scores - new).exp()  # (T, 1), (T, n)
+    return out * shrink + weights @ v, new, total * shrink + weights.sum(1, keepdim=True)
 
-q, k, v = 20 * torch.randn(3, 1, 1, 1, 256, D, dtype=torch.double)  # (B, Hkv, G, T, D) each
-mine = theirs = flash.nothing(q)  # before the first key: out 0, top -infinity, total 0
-for start in range(0, 256, 64):
-    k_i, v_i = k[..., start:start + 64, :], v[..., start:start + 64, :]  # a tile of 64 keys
-    mine = my_absorb(*mine, q @ k_i.mT / D**0.5, v_i)
-    theirs = flash.absorb(theirs, q, k_i[0], v_i[0])  # its k and v are (B, Hkv, S, D)
-out, top, total = mine
-print(f"largest score {top.max():.0f}")
-print(f"to a softmax over all keys: {(out / total - torchs(q, k, v)).abs().max():.0e}")
-print(f"to flash.absorb: {(out - theirs[0]).abs().max():.0e}")
-print(f"log-sum-exp of query 0: {running_lse(((q @ k.mT)[0, 0, 0, 0] / D**0.5).split(64)):.3f} is "
-      f"{top[0, 0, 0, 0, 0] + total[0, 0, 0, 0, 0].log():.3f}")
+q, k, v = 20 * torch.randn(3, 256, D, dtype=torch.double)  # (T, D) each
+out, top, total = torch.zeros(256, D), torch.full((256, 1), -torch.inf), torch.zeros(256, 1)
+for k_i, v_i in zip(k.split(64), v.split(64)):  # a tile of 64 keys
+    out, top, total = absorb(out, top, total, q @ k_i.T / D**0.5, v_i)
+print(f"largest score {top.max():.0f}; apart from a softmax over all keys: "
+      f"{(out / total - torchs(q, k, v)).abs().max():.0e}")
+print(f"log-sum-exp of the first query: {top[0, 0] + total[0, 0].log():.2f}, with yours "
+      f"{running_lse((q[0] @ k.T / D**0.5).split(64)):.2f}")
 
 # %% [markdown]
 r"""
-**What to notice.** The differences are rounding: nothing is approximated. And only one tile of
-scores was there at any time.
+**What to notice.** Nothing is approximated: the difference is rounding. And only one tile of scores
+was there at any time. This is **flash attention** (Dao et al. 2022). For the backward it keeps the
+log-sum-exp of each query, and makes the weights again.
 
-**Why it is fast.** `my_attention` writes all scores to memory, and reads and writes them again for
-mask, softmax and product. This **memory traffic** takes longer than the arithmetic. A tile stays in
-the fastest memory. torch's own attention for CPUs is flash. **Before you run it:** how many times
-faster is it?
+**Why it is fast.** Our five lines write all scores to memory. They read and write them again for
+the mask, the softmax and the product. That takes longer than the arithmetic. A tile stays in the
+fastest memory. torch's own attention is flash. **Before you run it:** how many times as fast is it?
 """
 
 # %%
-faster = {}
-for T in sizes[1:4]:
+def flash(q, k, v):
+    return torchs(q, k, v, is_causal=True, enable_gqa=True)
+
+rows = []
+for T in (256, 512, 1024, 1536, 2048):
     heads = random_heads(T)
-    whole = milliseconds(my_attention, *heads, seen(T, T))
-    tiles = milliseconds(lambda q, k, v: torchs(q, k, v, is_causal=True, enable_gqa=True), *heads)
-    faster[T] = whole / tiles
-    print(f"T = {T:,}: five lines hold {4 * H * T * T:,} bytes of scores at a time; "
-          f"torch's flash is {faster[T]:.0f} times faster")
+    lines, tiles = milliseconds(my_attention, *heads, seen(T, T)), milliseconds(flash, *heads)
+    rows += [{"way": "five lines", "tokens": T, "milliseconds": lines},
+             {"way": "flash", "tokens": T, "milliseconds": tiles}]
+
+# %%
+title = "All keys: how does the time grow with the text?"
+found = f"The same numbers: flash is {lines / tiles:.0f} times as fast"
+plots.lines(rows, x="tokens", y="milliseconds", by="way", title=title)
 
 # %% [markdown]
 r"""
-**What to notice.** The same numbers, much sooner. (Skipping the future saves at most a half.) The
-ratios are this machine's.
-
-## 6. One line of the backward
-
-Flash attention (Dao et al. 2022) keeps no weights for the backward. It makes them again, tile by
-tile: exp(score - log-sum-exp). One sum over all keys is in the way. Write P for the weights, O = P
-V for the output, dX for the gradient of the loss by X:
-
-    dP_ts = dO_t.V_s
-    dS_ts = P_ts (dP_ts - sum_r(P_tr dP_tr))
-    sum_r(P_tr dP_tr) = dO_t.sum_r(P_tr V_r) = dO_t.O_t
-
-So **dS = P * (dP - rowsum(dO * O))**: the output already has that sum, and no tile waits for
-another.
-"""
-
-# %%
-q, k, v, dO = torch.randn(4, 96, D, dtype=torch.double)  # (T, D) each
-scores = (q @ k.T / D**0.5).masked_fill(~seen(96, 96), -torch.inf).requires_grad_()  # (T, S)
-P = scores.softmax(1)  # (T, S)
-O = P @ v  # (T, D)
-dS = P * (dO @ v.T - (dO * O).sum(1, keepdim=True))  # (T, S)
-[slope] = torch.autograd.grad(O, scores, dO)  # (T, S)
-print(f"our line differs from autograd by {(dS - slope).abs().max():.0e}")
-
-# %% [markdown]
-r"""
-**What to notice.** It is autograd's gradient. For each query flash keeps one number, the
-log-sum-exp, in place of T weights.
-
-## 7. Ring: the keys come past
-
-A text may be too long for one machine. In **ring attention** (Liu et al. 2023) each of R workers
-has T / R of the queries, keys and values. Something goes round, and is taken in with `absorb`.
-**Before you run it:** what should travel, and how often with R = 4?
-"""
-
-# %%
-def my_ring(q, k, v, R):  # one worker after another; on R machines they would all work at once
-    queries = q.unflatten(1, (Hkv, -1)).chunk(R, 3)  # R of (B, Hkv, G, T / R, D)
-    keys, values = k.chunk(R, 2), v.chunk(R, 2)  # R of (B, Hkv, T / R, D) each
-    triangle = seen(q.shape[2] // R, q.shape[2])  # (T / R, T / R)
-    outs, visits = [], []
-    for worker in range(R):
-        state = flash.nothing(queries[worker])
-        here = [(worker - step) % R for step in range(R)]  # whose keys and values, step by step
-        for source in here:
-            see = triangle if source == worker else None
-            if source <= worker:  # a later worker's keys are in the future
-                state = flash.absorb(state, queries[worker], keys[source], values[source], see)
-        outs.append(flash.finish(state)[0])
-        visits.append(here)
-    return torch.cat(outs, 3).flatten(1, 2), visits  # (B, H, T, D)
-
-q, k, v = random_heads(512)
-out, visits = my_ring(q, k, v, 4)
-apart = (out - torchs(q, k, v, is_causal=True, enable_gqa=True)).abs().max()
-
-# %%
-title = "Whose keys and values are at which worker, step by step?"
-found = (f"Each part of the keys and values travels {len(visits) - 1} times among {len(visits)} "
-         f"workers; nothing is lost (largest difference {apart:.0e})")
-drawings.ring_visits(visits, title)
-
-# %% [markdown]
-r"""
-**What to notice.** Keys and values travel, R - 1 times each. Queries stay, and with them their
-running output, maximum and sum. GQA helps again: fewer keys to send. A light cell is a visit in
-vain: the keys are in the future.
+**What to notice.** The same numbers, much sooner. (Flash also leaves out the future, but that saves
+at most a half.) Flash still computes a number of pairs that grows with the square of the text. The
+ratios are those of one machine.
 """
 
 # %% [markdown]
 r"""
 ## Summary
 
-GQA shares keys and values between query heads: the cache is G times smaller, the pairs stay. A
-window makes pairs fewer and changes the result; L layers reach L (W - 1) back, in practice less.
-Leaving pairs out saves time, a mask does not. Flash and ring give the same numbers, one tile at a
-time.
+| | changes the result? | saves |
+|---|---|---|
+| grouped queries | yes: another model, trained so | memory of the cache |
+| window | yes: far keys are not seen | time, if pairs are left out |
+| flash | no | memory of the scores, and time |
+
+Through L layers a window reaches L (W - 1) tokens back, in practice less.
 """
 
 # %% [markdown]
 r"""
 ## Homework
 
-### Exercise 3. The fixed pattern
+### Ring attention: the keys come past
 
-Child et al. (2019) have two patterns that reach further than a window with fewer pairs.
-**Strided**: the last 8 keys, and every 8th key before them. **Fixed**: the text is cut into blocks
-of `stride` tokens. A query sees the keys of its own block, and the last key of each block before
-it. Nobody sees the future.
-
-<details><summary>Hint</summary>
-
-With `t = torch.arange(T)[:, None]` and `s = torch.arange(T)`, `s // stride` is the block of a key
-and `s % stride` its place there. Comparisons of `t` and `s` give (T, T).
-
-</details>
-
-**Before you run the cell behind it:** which of the two has fewer pairs?
+A text may be too long for one machine. In **ring attention** (Liu et al. 2023) each of R workers
+has T / R of the queries, keys and values. Queries stay. Keys and values go round: R - 1 times, each
+worker hands on what it has to the next. It takes in what comes with `absorb`, so the result is
+exact. **Before you run it:** worker 1 has the first tokens of the text. Whose keys does it need?
 """
 
 # %%
-@exercise
-def fixed_pattern(T, stride):
-    """True where a query (row) sees a key (column): a bool tensor (T, T)."""
-    raise NotImplementedError
+q, k, v = torch.randn(3, 512, D)  # (T, D) each
+R, n = 4, 512 // 4
+outs, pairs = [], torch.zeros(R, R)  # pairs (worker, step), in shares of a square
+for worker in range(R):  # one after another here; on R machines all at once
+    state = torch.zeros(n, D), torch.full((n, 1), -torch.inf), torch.zeros(n, 1)
+    for step in range(R):
+        source = (worker - step) % R  # whose keys and values are here now
+        scores = q.split(n)[worker] @ k.split(n)[source].T / D**0.5  # (n, n)
+        if source == worker:
+            scores = scores.masked_fill(~seen(n, n), -torch.inf)
+        if source <= worker:  # else the keys are in the future
+            state = absorb(*state, scores, v.split(n)[source])
+            pairs[worker, step] = scores.isfinite().float().mean()
+    outs.append(state[0] / state[2])
+apart = (torch.cat(outs) - torchs(q, k, v, is_causal=True)).abs().max()
+print(f"apart from all keys on one machine: {apart:.0e}")
 
 # %%
-back = key[:, None] - key  # (T, S)
-sparse = {
-    "window of 16": seen(64, 16),
-    "strided by 8": seen(64, 8) | causal & (back % 8 == 0),
-    "fixed by 8": fixed_pattern(64, 8),
-}
-heard_of = {name: see.float() @ see.float() > 0 for name, see in sparse.items()}
-pairs = {name: int(see.sum()) for name, see in sparse.items()}
-
-# %%
-title = "Which pattern has the fewest pairs, and which reach everybody?"
-found = (f"Fixed has the fewest pairs ({pairs['fixed by 8']} of {int(causal.sum()):,}), and reaches"
-         " everybody in two layers")
-drawings.patterns_seen(sparse, heard_of, title)
+title = "The ring: who computes how much, in each step?"
+found = "The ring is exact, but its work is uneven"
+names = [f"worker {worker}" for worker in range(1, R + 1)]
+plots.squares(pairs.tolist(), names, [f"step {step}" for step in range(1, R + 1)], title)
 
 # %% [markdown]
 r"""
-**What to notice.** Both reach everybody with fewer pairs than the window. The price: in the fixed
-pattern one key of each block must speak for the whole block.
+**What to notice.** In the first step each worker has a triangle of pairs, then squares; a white
+square is a visit in vain. The work is even if each worker gets a piece from the start of the text
+and one from the end. GQA helps again: there are fewer keys to send.
 
-### Exercise 4. Who works how much in the ring?
+### Exercise 3. Who works how much?
 
-How many pairs (a query and a key that is not in its future) does each worker compute? Worker 0 has
+How many pairs (a query and a key that is not in its future) does each worker compute? Worker 1 has
 the first tokens. T is a multiple of R.
 
 <details><summary>Hint</summary>
@@ -431,37 +345,62 @@ are a square.
 
 </details>
 
-The cells behind it also run classroom/ring.py: the same ring with two real processes.
+The cell behind it runs classroom/ring.py: the same ring with two real processes.
 """
 
 # %%
 @exercise
 def ring_work(T, R):
-    """The pairs of workers 0 to R - 1: a list of R ints. T is a multiple of R."""
+    """The pairs of workers 1 to R: a list of R ints. T is a multiple of R."""
     raise NotImplementedError
 
 # %%
 from subprocess import check_output
-work = ring_work(512, 4)
 import ring
+print(ring_work(512, 4))
 launch = "-m torch.distributed.run --standalone --nproc-per-node=2".split()
 print(check_output([sys.executable, *launch, ring.__file__], text=True))
 
+# %% [markdown]
+r"""
+### Exercise 4. The fixed pattern
+
+Child et al. (2019) reach everybody with few pairs. In their *fixed* pattern the text is cut into
+blocks of `stride` tokens. A query sees the keys of its own block, and the last key of each block
+before it. Nobody sees the future. Write it.
+
+<details><summary>Hint</summary>
+
+With `t = torch.arange(T)[:, None]` and `s = torch.arange(T)`, `s // stride` is the block of a key
+and `s % stride` its place there. Comparisons of `t` and `s` give (T, T).
+
+</details>
+"""
+
 # %%
-title = "Is the work of four workers even?"
-found = f"The last of four workers computes {work[-1] / work[0]:.0f} times the pairs of the first"
-drawings.work_of_workers(work, title)
+@exercise
+def fixed_pattern(T, stride):
+    """True where a query (row) sees a key (column): a bool tensor (T, T)."""
+    raise NotImplementedError
+
+# %%
+see = fixed_pattern(18, 6)
+heard = see.float() @ see.float() > 0  # (T, T): through two layers
+
+# %%
+title = "The fixed pattern: what does each token see?"
+found = f"{see.sum()} of 171 pairs; in two layers it reaches {heard[-1].sum()} of 18"
+plots.mask(see, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The work is uneven. It is even if each worker gets one piece from the start of
-the text and one from the end. The real processes share one machine, so speed is not measured.
+**What to notice.** The price: one key of each block must speak for the whole block.
 
 ## Sources
 
 - Ainslie et al. 2023, arXiv 2305.13245 (grouped queries)
 - Beltagy et al. 2020, arXiv 2004.05150 (a window, and tokens that all see)
-- Child et al. 2019, arXiv 1904.10509 (strided and fixed patterns)
+- Child et al. 2019, arXiv 1904.10509 (the fixed pattern)
 - Dao et al. 2022, arXiv 2205.14135 (flash attention)
 - Liu et al. 2023, arXiv 2310.01889 (ring attention)
 - Milakov & Gimelshein 2018, arXiv 1805.02867 (running maximum and sum)

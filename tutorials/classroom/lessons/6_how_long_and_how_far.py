@@ -61,8 +61,7 @@ steps. **Before you run it:** draw accuracy over length, for both tasks and both
 # %%
 title = "How long must a prompt be to hold facts?"
 facts = read_rows(table("lengths"))  # made by tutorials/experiments/lengths.py
-ends = where(facts, split="test", length=4, task="swap-1")
-found = "Four vectors hold two facts, sixteen hold eight, if they have the steps to learn them"
+found = "With steps enough, four vectors hold two facts and sixteen hold eight"
 looks = {200: plots.Look("200 steps", "#88CCEE"), 1200: plots.Look("1,200 steps", "#332288")}
 tested = where(facts, split="test")
 plots.lines(tested, x="length", y="accuracy", by="step", panel="task", title=title, log=True,
@@ -72,12 +71,13 @@ plots.lines(tested, x="length", y="accuracy", by="step", panel="task", title=tit
 r"""
 **What to notice.** Length does two things.
 
-- **Room.** One vector never holds two facts here; four do, and sixteen hold eight.
-- **Pace.** After 200 steps 64 vectors look best. But that is the budget: with more steps, few
-  vectors get as far. A longer prompt learns in fewer steps.
+- **Room.** One vector does not hold two facts here, however long it trains. Four do, and sixteen
+  hold eight.
+- **Pace.** After 200 steps 64 vectors look best by far. That is the budget: a longer prompt learns
+  in fewer steps. After 1,200 steps 16 vectors are as good.
 
-So "how long?" depends on the task *and* on the budget. A prefix (class 4) is the same story. After
-64 steps it seems to take eight vectors for the rule; after 100, one is enough.
+So "how long?" depends on the task *and* on the budget. A prefix (class 4) is the same story: after
+64 steps the rule seems to need eight vectors, and after 100 steps one is nearly as good.
 
 ### Exercise 1: the one-standard-error rule
 
@@ -135,10 +135,11 @@ title = "How many coin flips does a prompt remember?"
 stored = where(read_rows(table("memory")), base="base-small", method="prompt", step=600)
 for row in stored:
     row["flips for each vector"] = row["flips"] // row["length"]
-    row["vectors"] = f"{row['length']} vectors"
+    row["vectors"] = f"P = {row['length']}"
 per_vector = averages_of(stored, "flips for each vector", "accuracy", mean)
-found = f"What counts is flips for each vector: of 32, {per_vector[32]:.2f} are right at any length"
-plots.lines(stored, x="flips for each vector", y="accuracy", by="vectors", title=title, log=True)
+found = f"At every length, of 32 flips for each vector {per_vector[32]:.2f} are right"
+plots.lines(stored, x="flips for each vector", y="accuracy", by="vectors", title=title, log=True,
+            levels={"a guess": 0.5})
 
 # %% [markdown]
 r"""
@@ -157,18 +158,21 @@ prompt need to learn the rule, and how many to learn two facts?
 """
 
 # %%
+def rounded(accuracies):
+    return round(mean(accuracies), 2)
+
 known = where(read_rows(table("memory")), part="list", split="train")  # the same 64 again
 for task in (RULE, "list"):
-    print(task, averages_of(where(known, task=task), "length", "accuracy", mean))
-few = where(read_rows(table("examples")), split="test")
+    print("vectors:", task, averages_of(where(known, task=task), "length", "accuracy", rounded))
+few = where(read_rows(table("examples")), split="test")  # 16 vectors, other sentences
 for task in (RULE, "swap-1"):
-    print(task, averages_of(where(few, task=task), "examples", "accuracy", mean))
+    print("examples:", task, averages_of(where(few, task=task), "examples", "accuracy", rounded))
 
 # %% [markdown]
 r"""
-**What to notice.** First two lines, {vectors: accuracy}: a rule costs one vector, a list costs
-length. Last two, {different sentences: accuracy on new ones}: a rule carries over from few
-examples. Facts need more, because each letter has to be seen.
+**What to notice.** *Vectors*: a rule costs one vector, a list costs length. *Examples*: a rule
+carries over to new sentences from some 64 examples. Facts need more, since a prompt has to see
+each of them, and has to see what has *not* changed.
 
 ## 3. How far?
 

@@ -197,8 +197,8 @@ def seen_in_blocks(q_pos, k_pos, pinned, window, dtype):
     the second and so on, and for each block its mask (B, 1, T', S').
 
     The queries are cut into blocks of 128. A block reads the slots that one of its queries sees, in
-    one of the rows. Without a window that would be all slots. So it would where one block reaches
-    over all of them: then nothing is cut, and no key is copied.
+    one of the rows. Without a window, and before a text that one block reaches over, these are all
+    slots: then nothing is cut, and no key is copied.
     """
     if window is None or k_pos.shape[1] <= window + BLOCK:
         return slice(None), [attention_mask(q_pos, k_pos, pinned, window, dtype)]

@@ -906,7 +906,8 @@ def compare_starts(lab, plan, first_seed):
         for step in progress(training, sweep.steps + 1, f"starts, {task}"):
             if step % sweep.every == 0:
                 measured = measure(lab, arms, step, "valid", CURVE)
-                arms[:] = [arm for arm, row in zip(arms, measured) if row["loss"] > THRESHOLD]
+                learned = [row["loss"] <= THRESHOLD for row in measured]  # not where it is nan
+                arms[:] = [arm for arm, done in zip(arms, learned) if not done]
                 results += measured
     return results
 

@@ -257,6 +257,8 @@ def test_without_a_window_or_for_short_texts_all_keys_are_one_block(calls):
         assert {(k[2], mask[3]) for _, k, _, mask in calls} == {(T, T)}
         assert len(calls) == 2  # layers
         calls.clear()
+    make_model(window=171, block_size=999)(ids(1, 300))
+    assert len(calls) == 2 * 3  # layers and blocks: 300 slots are one too many
 
 
 def test_a_slot_in_the_future_is_hidden_and_the_text_stays_where_it_was():

@@ -1,6 +1,6 @@
 """In which layers do a prompt, a prefix and LoRA move the attention over the text? Two minutes.
 
-    python tutorials/experiments/attention.py    attention.csv
+    python tutorials/experiments/attention.py      attention.csv
 
 Each learns *before-last* with the learning rate that methods.py chose. What counts is where the
 last token of 24 test sentences looks: the softmax of its scores over the text alone, which in every

@@ -1,6 +1,6 @@
 """How far from its question may a prompt stand, and which tokens must see it? Three minutes.
 
-    python tutorials/experiments/distance.py     distance.csv, tutorials/figures/distance.png
+    python tutorials/experiments/distance.py      distance.csv, tutorials/figures/distance.png
 
 far     A prompt that was trained right before the text, the best hard prompt, and nothing, with
         tokens of other sentences between them and the question. Pinned, they stay visible whatever

@@ -1,6 +1,6 @@
 """How few examples are enough? Three minutes.
 
-    python tutorials/experiments/examples.py     examples.csv
+    python tutorials/experiments/examples.py      examples.csv
 
 Prompts of 16 vectors learn a rule and two facts, for as many steps as in the main job. But each
 seed has so few training sentences of its own, again and again.

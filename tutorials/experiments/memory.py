@@ -1,6 +1,6 @@
-"""How much does a prompt remember: flips of a coin, a rule, a list. A quarter of an hour.
+"""How much does a prompt remember? A quarter of an hour.
 
-    python tutorials/experiments/memory.py       memory.csv
+    python tutorials/experiments/memory.py      memory.csv
 
 flips   K random tokens get an answer each, thrown with a coin: one of two other tokens. There is no
         rule in them, so a prompt has to remember each. It learns all K at once, until more steps

@@ -1,4 +1,4 @@
-"""Prompts and prefixes beside what changes the base itself, on bases of three sizes. Forty minutes.
+"""Prompt, prefix, LoRA or new weights: which learns what, as the base grows? Forty minutes.
 
     python tutorials/experiments/methods.py      methods.csv, tutorials/figures/methods.png
 

@@ -18,6 +18,8 @@ sys.path[1:1] = [str(TUTORIALS), str(TUTORIALS.parent)]
 
 import pretrain  # noqa: E402, F401
 
+import pretrain  # noqa: E402, F401  adds the tasks that only the base practised
+
 import train  # noqa: E402
 from model import rotate  # noqa: E402
 from train import CURVE, EXAMPLES, FINAL, constant, fit, measure, new_arm, where  # noqa: E402
@@ -142,7 +144,7 @@ def attention_scores(model, ids, past=None):
     scores = []
 
     def remember(attention, given):
-        x, k, _, cos, sin, mask = given  # k (1, Hkv, S, D)
+        x, k, _, cos, sin, _, [mask] = given  # k (1, Hkv, S, D); a short text is one block
         q = rotate(attention.heads(attention.q_proj(x)), cos, sin)  # (1, H, T, D)
         k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)  # (1, H, S, D)
         of_layer = q @ k.transpose(2, 3) / q.shape[3] ** 0.5 + mask  # (1, H, T, S)

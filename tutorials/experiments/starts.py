@@ -1,7 +1,6 @@
-"""Where a prompt starts: more seeds, a neighbour's prompt, usual rates, and why the start decides.
-Nine minutes.
+"""Where should a prompt start, and why does it matter? Nine minutes.
 
-    python tutorials/experiments/starts.py       starts.csv
+    python tutorials/experiments/starts.py      starts.csv
 
 race        as experiment 1 of the main job on the rule, with eight seeds
 usual       at the learning rates that users of other libraries meet, for a fixed time
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from script import SEEDS, arms_of, in_columns, learn, run_script, until_learned
 
 from softprompt import PromptTuning
-from train import STARTS, Arm, Sweep, constant, new_arm, sizes
+from train import STARTS, Arm, Sweep, new_arm, sizes
 
 RULE, FACTS, P = "first-letter-last", "swap-4", 16
 RACE, RACE_SEEDS = Sweep(), range(8)
@@ -70,13 +69,13 @@ def race(lab):
 
 
 def usual(lab):
-    """Three starts at absolute rates, to the end."""
+    """Three starts at absolute rates, for a fixed time, with a warm-up and a fall as is usual."""
     spread = lab.model.model.embed_tokens.weight.std().item()
     arms = []
     for start in USUAL_STARTS:
         for rate in USUAL_RATES:
             arms += arms_of(lab, RULE, start, round(rate / spread, 5))
-    return learn(lab, arms, USUAL_STEPS, "usual rates", schedule=constant)
+    return learn(lab, arms, USUAL_STEPS, "usual rates", ("test",))
 
 
 def neighbour(lab):

@@ -1,6 +1,6 @@
 """What does an update of the base do to prompts and to hard prompts? Four minutes.
 
-    python tutorials/experiments/update.py       update.csv
+    python tutorials/experiments/update.py      update.csv
 
 An update is 20 more steps of 32 sentences on tasks that the base practised, asked for in the words
 that it practised them in. It has a seed of its own. Five updates differ in their learning rate and

@@ -71,8 +71,8 @@ plots.lines(tested, x="length", y="accuracy", by="step", panel="task", title=tit
 r"""
 **What to notice.** Length does two things.
 
-- **Room.** One vector does not hold two facts here, however long it trains. Four do, and sixteen
-  hold eight.
+- **Room.** One vector does not hold two facts here, not even after 1,200 steps. Four do, and
+  sixteen hold eight.
 - **Pace.** After 200 steps 64 vectors look best by far. That is the budget: a longer prompt learns
   in fewer steps. After 1,200 steps 16 vectors are as good.
 
@@ -116,8 +116,8 @@ r"""
 
 Take the purest facts: K random tokens, each with a **coin flip** as its answer. No rule is in them,
 so a prompt has to remember each one. It trains on all K, until more steps change little, and is
-asked for the same K again. A small base, with vectors of 64 numbers, makes it fast. One arm is live;
-the figure is a table.
+asked for the same K again. A small base, with vectors of 64 numbers, makes it fast. One arm trains
+now; the figure draws a table.
 
 **Before you run it:** how many flips does one vector of 64 numbers remember?
 """
@@ -143,12 +143,12 @@ plots.lines(stored, x="flips for each vector", y="accuracy", by="vectors", title
 
 # %% [markdown]
 r"""
-**What to notice.** The four curves are nearly one: twice the vectors hold twice the flips. In our
-main base a vector has 128 numbers and holds about 50 bits.
+**What to notice.** The four curves are nearly one: twice the vectors hold twice the flips. A flip is
+one **bit**. In our main base a vector has 128 numbers, and holds about 50 bits.
 
-A puzzle remains. One vector holds dozens of flips, and yet not the two facts of swap-1. There it
-must also say which task it is, and overrule what the base says by itself. Whether that is the
-reason, we do not know.
+A puzzle remains. One vector holds 50 bits, and yet not the two facts of swap-1. There it must also
+say which task it is, and overrule what the base says by itself. Whether that is the reason, we do
+not know.
 
 ### A rule or a list?
 

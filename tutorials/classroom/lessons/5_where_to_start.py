@@ -246,8 +246,8 @@ A fair race has a threshold fixed before, several seeds, and for each start a ra
 have chosen.
 
 A rule is near its words: there related text is fast, because it has the shortest way. Facts are
-near nothing: there all starts are nearly alike. Noise is as good as tokens, but 16 times as long, and
-wants 16 times the rate. A low loss at step 0 is a head start. It does not promise pace.
+near nothing: there all starts are nearly alike. Noise is as good as tokens, but 16 times as long,
+and wants 16 times the rate. A low loss at step 0 is a head start. It does not promise pace.
 
 Which rate should you try first? Here 1 for a rule, 4 for facts, and from noise 16. Then try one
 four times as low and one four times as high, on validation sentences.

@@ -16,9 +16,9 @@ the text.
 ## 1. How long?
 
 Two kinds of tasks. A **rule**: "the first letter of the last word". The base practised the parts of
-it. **Facts**: the base practised "the first letter of the first word", but some letters have changed
-places. In *swap-1* it is R and C: two facts. In *swap-4* it is eight letters. Nobody but the prompt
-can know that.
+it. **Facts**: the base practised "the first letter of the first word", but some letters have
+changed places. In *swap-1* it is R and C: two facts. In *swap-4* it is eight letters. Nobody but
+the prompt can know that.
 
 One training is an **arm**; its **seed** sets its random numbers and its sentences. First the rule,
 live, with one vector and with 16. **Before you run it:** how many answers does each have right?
@@ -117,7 +117,7 @@ r"""
 Take the purest facts: K random tokens, each with a **coin flip** as its answer. No rule is in them,
 so a prompt has to remember each one. It trains on all K, until more steps change little, and is
 asked for the same K again. A small base, with vectors of 64 numbers, makes it fast. One arm trains
-now; the figure draws a table.
+now, the figure draws a table.
 
 **Before you run it:** how many flips does one vector of 64 numbers remember?
 """
@@ -143,8 +143,8 @@ plots.lines(stored, x="flips for each vector", y="accuracy", by="vectors", title
 
 # %% [markdown]
 r"""
-**What to notice.** The four curves are nearly one: twice the vectors hold twice the flips. A flip is
-one **bit**. In our main base a vector has 128 numbers, and holds about 50 bits.
+**What to notice.** The four curves are nearly one: twice the vectors hold twice the flips. A flip
+is one **bit**. In our main base a vector has 128 numbers, and holds about 50 bits.
 
 A puzzle remains. One vector holds 50 bits, and yet not the two facts of swap-1. There it must also
 say which task it is, and overrule what the base says by itself. Whether that is the reason, we do
@@ -170,9 +170,8 @@ for task in (RULE, "swap-1"):
 
 # %% [markdown]
 r"""
-**What to notice.** *Vectors*: a rule costs one vector, a list costs length. *Examples*: a rule
-carries over to new sentences from some 64 examples. Facts need more, since a prompt has to see
-each of them, and has to see what has *not* changed.
+**What to notice.** *Vectors*: a rule costs one vector, a list costs length. *Examples*: some 64
+different sentences are enough for the rule. Facts need more, some 256.
 
 ## 3. How far?
 
@@ -242,8 +241,8 @@ for arm in arms[2:]:  # the prompts of 16 vectors
 
 # %%
 title = "Who has to see the prompt?"
-means = averages_of(seen, "who", "accuracy", mean)
-found = f"Only the arrow: {means['the arrow alone']:.2f} alone, {means['all but the arrow']:.2f} without it"
+share = averages_of(seen, "who", "accuracy", mean)
+found = f"The arrow: {share['the arrow alone']:.2f} alone, {share['all but the arrow']:.2f} without"
 plots.dots(seen, x="who", y="accuracy", title=title)
 
 # %% [markdown]

@@ -73,7 +73,7 @@ r"""
 
 - **Room.** One vector does not hold two facts here, not even after 1,200 steps. Four do, and
   sixteen hold eight.
-- **Pace.** After 200 steps 64 vectors look best by far. That is the budget: a longer prompt learns
+- **Pace.** After 200 steps 64 vectors look best. That is the budget: a longer prompt learns
   in fewer steps. After 1,200 steps 16 vectors are as good.
 
 So "how long?" depends on the task *and* on the budget. A prefix (class 4) is the same story: after

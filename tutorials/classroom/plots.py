@@ -90,6 +90,7 @@ def lines(rows, x, y, by, title, panel=None, average=mean, log=False, levels=Non
         drawn.append((axis, ends))
     drawn[0][0].set_ylabel(y)
     for axis, ends in drawn:  # when all heights are known
+        axis.autoscale_view()  # now: matplotlib would wait until it draws
         label_lines(axis, ends)
 
 

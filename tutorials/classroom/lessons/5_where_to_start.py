@@ -2,418 +2,288 @@
 r"""
 # Where to start
 
-A prompt's start and its learning rate decide together how fast it learns.
+A prompt is trained, so it has to start somewhere. Does it matter where?
 
 After this class you can
 
 1. run a fair race between starts;
 2. say which learning rate a start wants, and why;
-3. tell a head start from pace;
-4. say when the prompt of another task is a good start.
+3. tell a head start from pace.
 
-Needs: class 1. A prompt is P **virtual tokens**: learned vectors of C numbers in the place of token
-embeddings. Losses are in **nats**: minus the natural logarithm of the right token's probability.
+Needs: class 1. A **prompt** is P **virtual tokens**: learned vectors of C numbers in the place of
+token embeddings. Losses are in **nats**: minus the natural logarithm of the right token's
+probability.
 
-## 1. Four ways to start
+## 1. Ways to start
 
 The embedding table has a row of C numbers for each of V tokens. A prompt can start from
 
-- **text**: the rows of some text, repeated or cut to P rows;
+- **text**: the rows of its tokens, repeated or cut to P rows. The text can be *related* to the task
+  (an instruction for it), be for *another task*, or be *unrelated* (about a train);
 - **sampled tokens**: P rows of the table, drawn at random;
 - a **matched Gaussian**: random numbers with the mean and standard deviation of each column;
-- **N(0, 1)**: random numbers of mean 0 and standard deviation 1, whatever the table looks like. This
-  is the default of PEFT, the library that many people use for prompts.
-
+- **noise, N(0, 1)**: random numbers of mean 0 and standard deviation 1, whatever the table looks
+  like. PEFT, the library that many people use, takes noise if one says nothing.
 """
 
 # %%
 import sys
 sys.path.insert(0, "classroom")
+from shared import open_lab, table
 import math
-from statistics import mean, median
-import torch
-from shared import EXAMPLES, TEST, VALID, arms_of, measured, open_lab, score_hard_prompt
-from shared import steps_needed, times_sooner
-import drawings
+from statistics import median
+from matplotlib import pyplot
+import plots
 from checks import exercise
-from softprompt import initial_embeddings
-from train import STARTS, TASKS, THRESHOLD, best_hard_prompt, commonest_answer, fit, measure
-from train import related_text, share_of
-lab = open_lab()  # the model is frozen
-P = 16  # virtual tokens
-table = lab.model.model.embed_tokens.weight  # (V, C)
-V, C = table.shape
+from script import arms_of
+from train import CURVE, EXAMPLES, STARTS, THRESHOLD, averages_of, constant, fit, measure
+from train import new_arm, read_rows, steps_needed, where
+lab = open_lab()  # the base is frozen
 
 # %% [markdown]
 r"""
-## 2. The race
+## 2. A race
 
-The base never practised *the first letter of the last word*. When has a prompt learned it? We fix a
-**threshold** before we see a curve: 0.5 nats on validation sentences. What counts is the steps
-until then. An **arm** is one training of one prompt. Its **seed** sets its random numbers and its
-sentences. Learning rates are in units of the **spread**, the standard deviation of the table's
-numbers.
+The base never practised the *rule* "the first letter of the last word". When has a prompt learned
+it? We fix a **threshold** before we see a curve: a loss of 0.5 nats on validation sentences. What
+counts is the steps until then.
+
+One training of one prompt is an **arm**. Its **seed** sets its random numbers and its sentences.
+Learning rates are in units of the **spread**: the standard deviation of the table's numbers. Here a
+rate is the same in every step.
 
 **Exercise 1.** Write the function that counts.
 
 <details><summary>Hint</summary>
 
-Go through steps and losses together with `zip`. Return the first step whose loss is low enough.
-After the loop return `math.inf`: this arm never got there.
+Go through the rows. Return the step of the first one whose loss is low enough. After the loop
+return `math.inf`: this arm never got there.
 
 </details>
-
-Then three starts train at two rates. **Related text** is an instruction for the task.
-**Before you run it:** which start will be fastest at rate 1, and which at rate 8?
 """
 
 # %%
 @exercise
-def steps_to(steps, losses, threshold):
-    """The first of `steps` with a loss at or below the threshold, math.inf where there is none.
-    steps: a list of ints, going up. losses: a list of floats, as many."""
+def steps_to(rows, threshold):
+    """rows: dicts with "step" and "loss" of one arm, steps going up -> the first step with a loss
+    at or below the threshold; math.inf where there is none."""
     raise NotImplementedError
 
+# %% [markdown]
+r"""
+Now three starts train at two rates, with two seeds each. **Before you run it:** which start is
+fastest at rate 1/4, and which at rate 16?
+"""
+
 # %%
-TASK, STEPS = "first-letter-last", 40
-starts, arms = [], []
+RULE, STEPS, arms = "first-letter-last", 30, []
 for start in ("related", "vocab", "normal"):
-    for rate in (1, 8):
-        arms += arms_of(lab, TASK, start, P, rate, seeds=(0, 1))
-        starts += [start, start]
-looks = {}  # {step: a row of results for each arm}
-for step in fit(lab.model, arms, {TASK: lab.rows(TASK, "train")}, STEPS, EXAMPLES):
-    if step % 2 == 0:
-        looks[step] = measure(lab, arms, step, "valid", VALID)
-    if step == 30:
-        break
-curves, live = {}, {}  # {(start, rate): the losses of each seed}, {(start, rate): their steps}
-for number, arm in enumerate(arms):
-    losses = [rows[number]["loss"] for rows in looks.values()]
-    where = (starts[number], arm.rate)
-    curves.setdefault(where, []).append(losses)
-    live.setdefault(where, []).append(steps_to(list(looks), losses, THRESHOLD))
-print(live)
+    for rate in (1 / 4, 16):
+        arms += arms_of(lab, RULE, start, rate, seeds=(0, 1))
+sentences, rows = {RULE: lab.rows(RULE, "train")}, []
+for step in fit(lab.model, arms, sentences, STEPS, EXAMPLES, schedule=constant):
+    rows += measure(lab, arms, step, "valid", CURVE)  # a row for each arm
+for first in where(rows, step=0):
+    own = where(rows, start=first["start"], rate=first["rate"], seed=first["seed"])
+    print(f"{first['start']:8s} rate {first['rate']:5g}: {steps_to(own, THRESHOLD)} steps")
 
 # %%
 title = "Does one start win at both learning rates?"
-slow, fast = median(live["normal", 1]), median(live["normal", 8])
-found = (
-    f"Noise needs {slow:.0f} steps at rate 1, and {fast:.0f} at rate 8, where it is about as "
-    "fast as the others"
-)
-drawings.loss_at_two_rates(list(looks), curves, THRESHOLD, title)
+found = "At rate 1/4 related text wins, and noise never learns; at rate 16 noise is first"
+for row in rows:
+    row["at"] = f"rate {row['rate']:g}"
+shown = [row for row in rows if row["step"] % 3 == 0]
+plots.lines(shown, x="step", y="loss", by="start", panel="at", title=title)
 
 # %% [markdown]
 r"""
-**What to notice.** A waiting prompt guesses how common each letter is: that costs 2 nats. Then its
-loss falls within a few steps. Two seeds are only a first look.
+**What to notice.** No start wins at both rates. Two seeds are only a first look.
 
-Six starts (text may be *related* to the task, of *another task*, or *unrelated*), five rates and
-eight seeds take minutes. So `python tutorials/classroom/starts.py` ran them once, and we read its
-table. Unrelated text is about a train. Noise has one rate more, 16. **Before you run it:** which
-line will fall from left to right?
-"""
+The main job, `python train.py`, ran all starts at five rates. It also ran two **facts**: the base
+practised "the first letter of the first word", but now R and C have changed places. Nobody but the
+prompt can know that. **Before you open the picture:** which line falls from left to right? And does
+the start matter more for the rule or for the facts?
 
-# %%
-rows = measured("starts")
-runs = [row for row in rows if row["rate"] in (0.5, 1, 2, 4, 8, 16)]
+<details><summary>The picture (open it after your bet)</summary>
 
-def steps_at_rates(task, seeds):
-    """{start: {rate: [steps of these seeds]}} in the table."""
-    found = {start: {} for start in STARTS}
-    for row in runs:
-        if row["task"] == task and row["seed"] in seeds:
-            found[row["start"]].setdefault(row["rate"], []).append(row["steps"])
-    return found
+![Steps until a prompt has learned a rule and two facts](figures/initialization.png)
 
-needed = {}  # {(start, rate): the steps of all seeds}
-for start, tried in steps_at_rates(TASK, range(8)).items():
-    for rate, steps in tried.items():
-        needed[start, rate] = steps
-at_rate, _ = times_sooner(needed, "normal", "related")
+Noise is the one start whose line falls and falls. For the rule, the starts lie far apart. For the
+facts, each start at its best rate needs some 50 to 70 steps, and the seeds overlap.
 
-# %%
-title = "How many steps does a prompt need, from each start and at each learning rate?"
-found = (
-    f"From noise it takes {at_rate[1]:.1f} times the steps of related text at rate 1, and "
-    f"{at_rate[8]:.1f} times at rate 8"
-)
-drawings.steps_over_rate(needed, live, STEPS, TASK, title)
+</details>
 
-# %% [markdown]
-r"""
-**What to notice.** Your own runs (rings) lie on the stored dots. Noise is the one start whose line
-falls and falls: at 0.5 it hardly ever learns, at 8 it has passed two others. At rates 2 and 4
-related text is clearly first. So "how many times faster is text?" has no answer without a rate.
-
-## 3. Why noise wants a high rate
-
-AdamW divides each gradient by its usual size. So a step moves each number by about the rate,
-however small the gradient is, and the vector by the rate times the square root of C. Each layer
-divides a vector by its own size before it reads it (RMSNorm). So what the model sees of a step is
-how far it **turns** the vector. **Before you run it:** at rate 1 a step is about as long as a
-token's vector. By how many degrees does it turn noise?
-"""
-
-# %%
-spread = table.std().item()
-vectors = torch.randn(64, C, generator=torch.Generator().manual_seed(0))  # (64, C), noise
-lengths = {
-    "vocab": table.norm(dim=1),  # (V,)
-    "normal": vectors.norm(dim=1),  # (64,)
-}
-step_length = {rate: rate * spread * C**0.5 for rate in (1, 8)}
-turned = {}  # by how many degrees a step across a vector turns it
-for start, rate in (("vocab", 1), ("normal", 1), ("normal", 8)):
-    turned[start, rate] = math.degrees(math.atan(step_length[rate] / lengths[start].mean()))
-    degrees = turned[start, rate]
-    print(f"{STARTS[start].label:15s} rate {rate}: a step turns it by {degrees:.0f} degrees")
-
-# %%
-title = "How far does one step of AdamW turn a token, and how far noise?"
-found = (
-    f"A step at rate 1 turns a token by {turned['vocab', 1]:.0f} degrees, and noise, which is "
-    f"{lengths['normal'].mean() / lengths['vocab'].mean():.0f} times as long, by "
-    f"{turned['normal', 1]:.0f}"
-)
-drawings.cloud_and_noise(lengths, step_length, turned, title)
-
-# %% [markdown]
-r"""
-**What to notice.** Lengths are true in this drawing. Directions are not: a page has two dimensions,
-a vector 128. Noise is long, and needs a rate for its length.
-
-With such a rate, is it as good as text? Let each start have its best rate. But the best of five
-medians in the race itself is partly luck. So the rate is **chosen on other seeds** than those that
-race: three choose, five race.
+So "how many times faster is text?" has no answer without a rate. A fair answer gives each start its
+own best rate. But the best of five tries is partly luck. So the rate is **chosen on other seeds**
+than those that race: half of the seeds choose, the other half race.
 
 **Exercise 2.** Write this fair choice.
 
 <details><summary>Hint</summary>
 
-Go through the starts. `min(tried, key=...)` finds the rate with the lowest `median(tried[rate])`.
-Look at `race` only when the rate is fixed.
+`averages_of(rows, "rate", "steps", median)` is a dict: {rate: the median of the steps at this
+rate}. `min(medians, key=medians.get)` is the key with the smallest value. Look at `race` only when
+the rate is fixed.
 
 </details>
 """
 
 # %%
 @exercise
-def fair_medians(tuning, race):
-    """tuning and race are {start: {rate: [steps]}}, with the same starts and the same rates
-    -> {start: (rate, steps)}: the rate with the lowest median in tuning (the first of equals), and
-    the median of the start's steps in the race at that rate."""
+def fair_steps(choose, race):
+    """choose, race: rows of one start, dicts with "rate" and "steps", at the same rates
+    -> (rate, steps): the rate with the lowest median in `choose` (the lowest of equals), and the
+    median of the steps in `race` at this rate."""
     raise NotImplementedError
+
+# %%
+starts = read_rows(table("starts"))  # made by tutorials/experiments/starts.py
+needed, fair = steps_needed(where(starts, part="race")), {}
+for start in STARTS:
+    own = where(needed, start=start)
+    choose = [row for row in own if row["seed"] % 2 == 0]
+    race = [row for row in own if row["seed"] % 2 == 1]
+    fair[start] = fair_steps(choose, race)
+    print(f"{STARTS[start].label:22s} rate {fair[start][0]:6g}: {fair[start][1]:2g} steps")
 
 # %% [markdown]
 r"""
-## 4. Head start or pace?
+**What to notice.** Related text is first, and by far. Noise at its own rate is no worse than
+sampled tokens. But it wants a far higher rate than related text. Why?
 
-A start can be first for two reasons. A **head start**: its loss is lower before any training. Or
-**pace**: its loss falls in fewer steps. We draw both, each start at its own rate, for the new task
-and for *library* (which of six libraries a sentence is from), which the base practised. **Before
-you run it:** does the lowest loss at step 0 learn the new task first?
+## 3. Why noise wants a high rate
+
+AdamW divides each gradient by its usual size. So a step moves each number by about the rate,
+however small the gradient is. And each layer divides a vector by its own size before it reads it
+(RMSNorm). So what the model sees of a step is how far it **turns** the vector. **Before you run
+it:** at rate 1 a step is about as long as a token's vector. By how many degrees does it turn a
+token, and by how many noise?
 """
 
 # %%
-fair, points = {}, {}
-for task in (TASK, "library"):
-    fair[task] = fair_medians(steps_at_rates(task, (5, 6, 7)), steps_at_rates(task, range(5)))
-    for start, (rate, _) in fair[task].items():
-        for row in runs:
-            where = (row["task"], row["start"], row["rate"])
-            if where == (task, start, rate) and row["seed"] < 5:
-                seeds = points.setdefault((task, start), [])
-                seeds.append((row["first_loss"], row["steps"]))
-for start, (rate, steps) in fair[TASK].items():
-    print(f"{STARTS[start].label:22s} rate {rate:3g}: {steps:2.0f} steps")
+embeddings = lab.model.model.embed_tokens.weight  # (V, C)
+spread, C = embeddings.std().item(), embeddings.shape[1]
+lengths = {"a token": embeddings.norm(dim=1).mean().item(), "noise": C**0.5}
+for name, length in lengths.items():
+    for rate in (1, 16):
+        step_length = rate * spread * C**0.5
+        degrees = math.degrees(math.atan(step_length / length))
+        print(f"{name:8s} length {length:4.1f}, rate {rate:2d}: turned by {degrees:.0f} degrees")
+
+# %% [markdown]
+r"""
+**What to notice.** Noise is 16 times as long, so it needs 16 times the rate for the same turn.
+
+## 4. Why related text is fast
+
+How far is it from a start to a prompt that works? We train in very small steps: 1/64 of the size of
+the start's own numbers. So a prompt stops soon after it has learned the rule. Then we measure by
+how much its vectors have turned. **Before you run it:** which start has the shortest way, and which
+the longest?
+"""
+
+# %%
+title = "How far is it from each start to a prompt that works?"
+moved = where(starts, part="distance")
+turn = averages_of(moved, "start", "turn", median)
+found = f"{turn['related']:.0f} degrees from related text, {turn['normal']:.0f} from noise"
+plots.dots(moved, x="start", y="turn", title=title)
+pyplot.xlim(0)
+pyplot.xlabel("degrees that the vectors have turned when the rule is learned")
+
+# %% [markdown]
+r"""
+**What to notice.** A prompt that works lies next door to related text. From anything else it is
+much further, and noise is no worse a start than tokens. That explains two things. Related text is
+fast, and wants small steps: at rate 16 it jumps over the prompt that it looks for. And noise wants
+16 times the rate of tokens, since the same turn is 16 times the way. It does not explain all: text
+of another task has the longest way, and is not the slowest.
+
+Users of PEFT report that noise "doesn't learn". At the rates that libraries usually take this is
+true. The cause is the rate, not the noise ([the table](README.md#learning-rates)).
+
+## 5. Head start or pace?
+
+A start can be first for two reasons. A **head start**: its loss is lower before any training. Or
+**pace**: it needs few steps, wherever its loss begins. **Before you run it:** does related text
+begin with the lowest loss on all three tasks? *Library* (which library is a sentence from?) is a
+task that the base practised.
+"""
+
+# %%
+for task in ("library", "swap-1", RULE):  # swap-1: the two facts
+    for start in ("related", "vocab", "normal"):
+        arm = new_arm(lab, task, "prompt", start, 16, 1, seed=0)
+        [row] = measure(lab, [arm], 0, "valid", 64)
+        print(f"{task:18s} {STARTS[start].label:15s} loss at step 0: {row['loss']:.1f} nats")
 
 # %%
 title = "Does a low loss before training promise few steps?"
-times = fair[TASK]["normal"][1] / fair[TASK]["related"][1]
-found = (
-    f"No: related text begins highest and is first. Noise at its own rate takes {times:.1f} "
-    "times its steps"
-)
-drawings.first_loss_and_steps(points, STEPS, title)
+found = "For the rule, related text begins with the highest loss, and is first"
+points = []
+for row in where(starts, part="race", step=0):
+    points.append({**row, "what": "loss before training, in nats", "number": row["loss"]})
+for row in needed:
+    points.append({**row, "what": "steps until the rule is learned", "number": row["steps"]})
+points = [row for row in points if row["rate"] == fair[row["start"]][0]]
+plots.dots(points, x="start", y="number", panel="what", title=title)
 
 # %% [markdown]
 r"""
-**What to notice.** On the new task related text has the highest loss at step 0 and is first: that
-is pace. Unrelated text has the lowest loss and is among the last. On *library* both are below the
-threshold before any training: that is a head start, and nothing is left to learn. So a low loss at
-step 0 says that the task is known already. It does not say how fast one learns.
+**What to notice.** Three tasks, three answers.
 
-## 5. What users of PEFT see
+- *Library*: related text is below the threshold before any training. A head start, and nothing is
+  left to learn.
+- The facts: related text begins 3 nats lower, since its words are right but for R and C. It is a
+  head start, but not pace: what remains to be learned stands in no words.
+- The rule: related text begins highest and is first. It is pace.
 
-PEFT's prompts start from N(0, 1) if one says nothing. Rates there are **absolute**: the rate in our
-units times the spread of the table, 0.063. Four are usual: 0.00005 is the default of Hugging Face's
-Trainer; PEFT's comparison of methods has 0.001 (there noise had 25 % right, sampled tokens 36 %);
-its guide has 0.03; Lester et al. 2021 have 0.3. A user reports that noise "doesn't learn". **Before
-you run it:** at which of the four would you report the same after 60 steps?
-"""
+The loss says how wrong the answers are now. It does not say how far away the right ones are.
 
-# %%
-KNOWN = {0.00005: "Trainer", 0.001: "PEFT's comparison", 0.03: "PEFT's guide", 0.3: "Lester et al."}
-usual = {}  # {(start, absolute rate): [(steps, accuracy) of each seed]}
-for row in rows:
-    if not math.isnan(row["accuracy"]):
-        rate = float(f"{row['rate'] * spread:.1g}")
-        usual.setdefault((row["start"], rate), []).append((row["steps"], row["accuracy"]))
-for (start, rate), seeds in usual.items():
-    steps = median(steps for steps, _ in seeds)
-    print(f"{STARTS[start].label:15s} {rate:7.5f} ({rate / spread:.3f} spreads): {steps} steps")
-
-def baselines(task):
-    """{name: accuracy on the test sentences} of what needs no training."""
-    answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
-    always = share_of(answer, TASKS[task].pairs(lab.data["test"][:TEST]))
-    words = best_hard_prompt(lab, task)  # chosen on validation sentences
-    return {"always": always, "wording": score_hard_prompt(lab, task, words, "test", TEST)[1]}
-
-# %%
-title = "How much has a prompt learned after 60 steps at the usual rates?"
-tokens, random_start = (
-    mean(accuracy for _, accuracy in usual[start, 0.03]) for start in ("vocab", "normal")
-)
-found = f"At 0.03 sampled tokens reach {tokens:.2f} and noise {random_start:.2f}; at 0.3 both learn"
-drawings.accuracy_at_usual_rates(usual, KNOWN, baselines(TASK), title)
-
-# %% [markdown]
-r"""
-**What to notice.** Noise learns nothing at two of the four rates, and at 0.03 not in all seeds. At
-0.3 it equals the others. So the user is right, but the cause is the rate: 60 steps at 0.001 move a
-number by at most 0.06. Noise's numbers are 16 times that. Related text learns even at 0.001.
-
-## 6. A neighbour's prompt
-
-Can a trained prompt of one task be the start for another (*SPoT*, Vu et al. 2021)? In *swap-4* a
-prompt says the first letter of the first word, but eight letters have changed places. *Swap-1* has
-two of them, R and C. *First-letter-first* has none. The base knows the rule. The swaps are
-**facts**, which only a prompt can hold.
-
-The second race is *first-letter-last* again, with neighbours that have its operation or its word.
-`python tutorials/classroom/neighbour.py` ran both, five seeds each.
-**Before you run it:** which neighbours help?
-"""
-
-# %%
-rows = measured("neighbour")
-swap, ends = {}, {}  # {start: {step: [accuracy of each seed]}}, {start: [at the end, on test]}
-for row in rows:
-    if row["task"] == "swap-4" and row["split"] == "valid":
-        curve = swap.setdefault(row["start"], {})
-        curve.setdefault(row["step"], []).append(row["accuracy"])
-    if row["task"] == "swap-4" and row["split"] == "test":
-        ends.setdefault(row["start"], []).append(row["accuracy"])
-steps_from = {}  # {(start, rate): [steps of each seed]}
-for rate in (0.5, 1, 2, 4, 8):
-    steps_from["vocab", rate] = needed["vocab", rate]
-steps_from |= steps_needed(rows, TASK)
-
-# %%
-title = "Is a neighbour's prompt a good start?"
-found = (
-    f"A neighbour that shares facts helps ({mean(ends['swap-1']):.2f} against "
-    f"{mean(ends['vocab']):.2f} from sampled tokens); one that shares a rule does not"
-)
-drawings.neighbours(swap, ends, baselines("swap-4"), steps_from, STEPS, title)
-
-# %% [markdown]
-r"""
-**What to notice.** *Swap-4*: the prompt of swap-1 is right on half of the sentences before it
-learns anything, since it knows R and C. It is a head start in facts, and the others do not catch up
-in 120 steps. First-letter-first shares only the rule. *First-letter-last*: no neighbour beats
-sampled tokens. One that looks at the wrong word must first be unlearned. Both lines fall to the
-right: trained vectors are long, too, and want high rates.
-"""
-
-# %% [markdown]
-r"""
 ## Summary
 
 A fair race has a threshold fixed before, several seeds, and for each start a rate that other seeds
-have chosen. AdamW's step is as long as the rate says. So the rate that a start wants depends on its
-length: related text is best at 2 to 4 spreads, noise, 16 times as long, at 8 to 16. At one
-rate for all, noise takes 1.5 to 4 times the steps of related text, or never learns.
+have chosen.
 
-A low loss at step 0 is a head start: something is known already. It does not promise pace. A
-neighbour's prompt is one in the facts that it shares.
+A rule is near its words: there related text is fast, because it has the shortest way. Facts are
+near nothing: there all starts are nearly alike. Noise is as good as tokens, but 16 times as long,
+and wants 16 times the rate. A low loss at step 0 is a head start. It does not promise pace.
+
+Which rate should you try first? Here 1 for a rule, 4 for facts, and from noise 16. Then try one
+four times as low and one four times as high, on validation sentences.
 """
 
 # %% [markdown]
 r"""
 ## Homework
 
-**The four starts.** Which of them has the longest vectors, and how many times as long?
+**A neighbour's prompt.** Can a trained prompt of one task be the start for another (*SPoT*, Vu et
+al. 2021)? *Swap-4* has eight facts: eight letters have changed places. *Swap-1* has two of them.
+*First-letter-first* has none, only the rule. **Before you run it:** which of the two helps?
 """
 
 # %%
-text = lab.tok.encode(related_text("first-letter-last"))
-ours = {
-    "text": table[(text * P)[:P]],
-    "vocab": table[torch.randperm(V, generator=torch.Generator().manual_seed(7))[:P]],
-    "normal": torch.randn(P, C, generator=torch.Generator().manual_seed(7)),
-}
-noise = torch.randn(P, C, generator=torch.Generator().manual_seed(7))
-ours["matched"] = table.mean(0) + table.std(0) * noise  # (P, C), as all of them
-for method, start in ours.items():
-    gen = torch.Generator().manual_seed(7)
-    theirs = initial_embeddings(lab.model, P, method, text, gen)
-    difference = (start - theirs).abs().max()
-    length = start.norm(dim=1).mean()
-    print(f"{method:8s} largest difference {difference:.0f}, length of a vector {length:5.2f}")
+title = "Is a neighbour's prompt a good start for eight facts?"
+rows = where(starts, part="neighbour", task="swap-4", split="valid")
+looks = {"swap-1": plots.Look("has two of the facts", "#332288"),
+         "first-letter-first": plots.Look("has the rule alone", "#999933"),
+         "vocab": STARTS["vocab"]}
+end = averages_of(where(rows, step=120), "start", "accuracy", median)
+found = f"One that has facts is: {end['swap-1']:.2f} (sampled tokens: {end['vocab']:.2f})"
+plots.lines(rows, x="step", y="accuracy", by="start", title=title, looks=looks)
 
 # %% [markdown]
 r"""
-**What to notice.** Ours equal the project's: the largest difference is 0. N(0, 1) is the odd one.
-Nobody sees this in the code.
+**What to notice.** The prompt of swap-1 is right on half of the sentences before it learns
+anything. It is a head start in facts, and the others do not catch up. The rule alone helps little:
+any prompt finds it soon.
 """
 
 # %% [markdown]
 r"""
-A ratio of two medians is uncertain. The **bootstrap** shows by how much: draw eight of the eight
-seeds with repeats, for both starts, and take the ratio of the medians; do this 2,000 times. The
-interval is the middle 95 % of the ratios.
-
-**Exercise 3.** Write it, for draws that are given.
-
-<details><summary>Hint</summary>
-
-For each `(i, j)` in draws take `median(a[x] for x in i)` and the same for `b` and `j`. Sort the
-ratios. With `n = round(0.025 * (len(draws) - 1))`: number n from the front, and from the back.
-
-</details>
-"""
-
-# %%
-@exercise
-def bootstrap_ratio(a, b, draws):
-    """The 95 % interval (low, high) of median(a) / median(b).
-    a, b: lists of numbers. draws: pairs (indices into a, indices into b), lists of ints."""
-    raise NotImplementedError
-
-# %%
-import random
-gen = random.Random(0)
-draws = [(gen.choices(range(8), k=8), gen.choices(range(8), k=8)) for _ in range(2000)]
-for rate in (1, 2, 4, 8):
-    low, high = bootstrap_ratio(needed["normal", rate], needed["related", rate], draws)
-    ratio = median(needed["normal", rate]) / median(needed["related", rate])
-    print(f"rate {rate}: noise takes {ratio:.1f} times the steps, 95 %: {low:.1f} to {high:.1f}")
-
-# %% [markdown]
-r"""
-**What to notice.** At each of these rates related text is faster: no interval reaches down to 1.
-But eight seeds cannot tell 2.5 times from 5 times.
-"""
-
-# %% [markdown]
-r"""
-**Without a check.** Write a start of your own as an entry of `STARTS` in train.py, for example the
-mean of all tokens with a little noise. Say before you run it which rate it will want. Then run
-`python train.py --quick`.
+**A start of your own.** Write one as an entry of `STARTS` in train.py, for example the mean of all
+tokens with a little noise. Say before you run it how long its vectors are, and which rate it will
+want. Then run `python train.py --quick`.
 """
 
 # %% [markdown]
@@ -426,6 +296,5 @@ r"""
   a random start when examples are few), arXiv 2101.00190
 - Vu, Lester, Constant, Al-Rfou and Cer 2021, *SPoT: Better Frozen Model Adaptation through Soft
   Prompt Transfer* (another task's prompt as the start), arXiv 2110.07904
-- PEFT on GitHub: issue 2816 (noise "doesn't learn"), pull request 2824 (25 % and 36 %, rate 0.001);
-  its guide *Prompt-based methods* (rate 0.03)
+- PEFT on GitHub: issue 2816 (noise "doesn't learn")
 """

@@ -2,275 +2,214 @@
 r"""
 # How long, and how far
 
+How many vectors does a prompt need, and how far away may it stand?
+
 After this class you can
 
 1. choose a prompt's length, and say what the choice depends on;
 2. say how much one vector holds, and how one finds out;
-3. say what a sliding window does to a prompt, and why it fails before the theory says so.
+3. say what a sliding window does to a prompt.
 
-Needs: class 1. A **prompt** is P **virtual tokens**: learned vectors of C numbers before the text.
+Needs: classes 1 and 2. A **prompt** is P **virtual tokens**: learned vectors of C numbers before
+the text.
+
+## 1. How long?
+
+Two kinds of tasks. A **rule**: "the first letter of the last word". The base practised the parts of
+it. **Facts**: the base practised "the first letter of the first word", but some letters have
+changed places. In *swap-1* it is R and C: two facts. In *swap-4* it is eight letters. Nobody but
+the prompt can know that.
+
+One training is an **arm**; its **seed** sets its random numbers and its sentences. First the rule,
+live, with one vector and with 16. **Before you run it:** how many answers does each have right?
 """
 
 # %%
 import sys
 sys.path.insert(0, "classroom")
-from collections import defaultdict
-from statistics import mean, variance
-from shared import FUTURE, ROOT, TEST, arms_of, learn, mean_error, measured, open_lab
+from shared import open_lab, table
+from statistics import mean
 import torch
-import capacity
-import drawings
-import rule_or_list
+import distance
+import memory
+import plots
 from checks import exercise
-from model import GPT, GPTConfig, Past, visible
-from softprompt import PromptTuning, initial_embeddings, prefill
-from train import TASKS, Lab, best_hard_prompt, chosen_length, fit, load_base, mean_of_arms, score
-lab = open_lab()
+from matplotlib import pyplot
+from script import TUTORIALS, arms_of
+from train import EXAMPLES, FINAL, Lab, averages_of, fit, load_base, mean_error, measure
+from train import read_rows, where
+lab = open_lab()  # the base is frozen
+
+# %%
+RULE, STEPS, RATE = "first-letter-last", 64, 3
+arms = arms_of(lab, RULE, "vocab", RATE, seeds=(0, 1), length=1)
+arms += arms_of(lab, RULE, "vocab", RATE, seeds=(0, 1, 2), length=16)
+for step in fit(lab.model, arms, {RULE: lab.rows(RULE, "train")}, STEPS, EXAMPLES):
+    pass
+for row in measure(lab, arms, STEPS, "test", FINAL):
+    print(f"{row['length']:2d} vectors, seed {row['seed']}: {row['accuracy']:.2f} right")
 
 # %% [markdown]
 r"""
-## 1. How long?
+**What to notice.** For the rule one vector is enough. It only says which of the base's skills to
+combine.
 
-Three tasks. *first-letter-last* is a new **rule**, but the base practised its parts. *swap-1* is
-practised (the first letter of the first word), but R and C have changed places: the base lacks two
-**facts**. In *swap-4* it lacks eight.
-
-A run is an **arm**. Its **seed** decides where it starts and which sentences it sees. Five arms of
-each length were trained before (`classroom/lengths.py`); we train five of them again. With k seeds
-of mean p and variance v, all on the same n sentences, its **standard error** is $\sqrt{v/k +
-p(1-p)/n}$.
-
-**Before you run it:** draw accuracy over length for each task.
+Facts take minutes, so we read a table: six lengths, five seeds, and two **budgets**, 200 and 1,200
+steps. **Before you run it:** draw accuracy over length, for both tasks and both budgets.
 """
 
 # %%
-RULE, rows, runs = "first-letter-last", measured("lengths"), {}
-for row in rows:
-    where = row["task"], row["split"], row["method"], row["length"]
-    runs.setdefault(where, []).append(row["accuracy"])  # of each seed
-
-arms = arms_of(lab, RULE, "vocab", 16, 3, range(5))  # 16 sampled tokens, rate 3
-now, stored = learn(lab, arms, 64), runs[RULE, "test", "prompt", 16]
-print("trained just now:", now, "in the table:", stored)
-points, seeds, levels = defaultdict(dict), defaultdict(dict), defaultdict(dict)
-for (task, split, method, length), accuracies in runs.items():
-    if (split, method) == ("test", "prompt"):
-        points[task][length] = mean_error(accuracies, TEST)
-        seeds[task][length] = accuracies
-    elif split == "test":
-        levels[task][method] = accuracies[0]  # what needs no training
-
-# %%
-questions = {task: TASKS[task].question for task in points}
-title = "How long must a prompt be?"
-one = {task: line[1][0] for task, line in points.items()}
-found = (f"One vector has {one[RULE]:.2f} on a rule and {one['swap-1']:.2f} on two facts; "
-         f"on eight facts even 64 have {points['swap-4'][64][0]:.2f}")
-drawings.accuracy_over_length(points, seeds, levels, questions, title)
+title = "How long must a prompt be to hold facts?"
+facts = read_rows(table("lengths"))  # made by tutorials/experiments/lengths.py
+found = "With steps enough, four vectors hold two facts and sixteen hold eight"
+looks = {200: plots.Look("200 steps", "#88CCEE"), 1200: plots.Look("1,200 steps", "#332288")}
+tested = where(facts, split="test")
+plots.lines(tested, x="length", y="accuracy", by="step", panel="task", title=title, log=True,
+            looks=looks)
 
 # %% [markdown]
 r"""
-**What to notice.** For the rule one or two vectors are enough: they only say which of the base's
-skills to combine. Facts nobody but the prompt knows, so they cost room. For two facts 16 vectors
-are nearly as good as 64; for eight, accuracy still rises at 64, the most that we tried. A puzzle
-remains. The next part shows that one vector can hold dozens of bits. But here the base says R by
-itself, for every word with R, and must be overruled without harm to other letters. That seems to
-cost more; it is not tested.
+**What to notice.** Length does two things.
+
+- **Room.** One vector does not hold two facts here, not even after 1,200 steps. Four do, and
+  sixteen hold eight.
+- **Pace.** After 200 steps 64 vectors look best. That is the budget: a longer prompt learns
+  in fewer steps. After 1,200 steps 16 vectors are as good.
+
+So "how long?" depends on the task *and* on the budget. A prefix (class 4) is the same story: after
+64 steps the rule seems to need eight vectors, and after 100 steps one is nearly as good.
 
 ### Exercise 1: the one-standard-error rule
 
-The best of six lengths is partly the luckiest. So (Breiman et al. 1984) the best mean minus its
-standard error is the **bar**. Choose the smallest length whose mean is at the bar or above, on
-**validation** sentences. **Test** sentences choose nothing.
+Which length do we choose? The best of six is partly the luckiest, and a shorter prompt is cheaper.
+A mean has a **standard error**: how far it would typically move with other seeds and other
+sentences. So (Breiman et al. 1984) the best mean minus *its* standard error is the **bar**. Choose
+the smallest length whose mean is at the bar or above.
 
 <details><summary>Hint</summary>
 
-Make a list of pairs (mean, standard error). `max` of pairs compares the means first.
+Make a dict {length: `mean_error(runs)`}. `max` of its values is the pair with the best mean. Then
+take the `min` of the lengths whose mean is at the bar.
 
 </details>
 """
 
 # %%
 @exercise
-def one_se(lengths, accuracies, n):
-    """lengths in any order, for each of them a list of runs, all on the same n sentences
-    -> one of the lengths. The standard error is that of seeds and sentences, as above."""
+def one_se(accuracies):
+    """accuracies: {length: [accuracy of each seed]}, lengths in any order -> the chosen length.
+    Use mean_error(list of accuracies) -> (mean, standard error)."""
     raise NotImplementedError
 
 # %%
-for task, line in points.items():
-    lengths = list(line)
-    chosen = one_se(lengths, [runs[task, "valid", "prompt", P] for P in lengths], TEST)
-    same = chosen == chosen_length(rows, task, "prompt")
-    p, error = points[task][chosen]
-    print(f"{task}: {chosen} vectors, test {p:.2f} ± {error:.2f}; as chosen_length says: {same}")
+for task in ("swap-1", "swap-4"):
+    for budget in (200, 1200):
+        valid = where(facts, task=task, step=budget, split="valid")  # test sentences choose nothing
+        chosen = one_se(averages_of(valid, "length", "accuracy", list))
+        right = where(facts, task=task, step=budget, split="test", length=chosen)
+        accuracy = mean(row["accuracy"] for row in right)
+        print(f"{task}, {budget:4d} steps: {chosen:2d} vectors, {accuracy:.2f} on test sentences")
 
 # %% [markdown]
 r"""
 ## 2. How much does one vector hold?
 
-The purest facts: K random tokens, each with a **coin flip** as its answer. No rule is in them, so a
-prompt has to remember each. It trains on all K until more steps change little, and is
-asked for the same K again. The small base has vectors of 64 numbers (`classroom/capacity.py`). The
-figure shows the same runs over the flips, and over the flips *for each vector*.
+Take the purest facts: K random tokens, each with a **coin flip** as its answer. No rule is in them,
+so a prompt has to remember each one. It trains on all K, until more steps change little, and is
+asked for the same K again. A small base, with vectors of 64 numbers, makes it fast. One arm trains
+now, the figure draws a table.
 
-**Before you run it:** up to how many flips does one vector get right?
+**Before you run it:** how many flips does one vector of 64 numbers remember?
 """
 
 # %%
-LOSS = capacity.choice_loss
-small_lab, live = Lab(*load_base(ROOT / "tutorials" / "base-small.pt", "cpu"), None), {}
-for K in (32, 64):  # one vector, and a seed that is not in the table
-    pupils, flips = capacity.flip_arms(small_lab, "prompt", 1, K, [5])
-    for step in fit(small_lab.model, pupils, flips, capacity.STEPS, K, LOSS):
-        pass
-    [(live[K], loss)] = capacity.remembered(small_lab, pupils, flips)
-
-table = measured("capacity")
-curves, big = capacity.curves_of(table), {}  # big: {vectors: {flips: accuracies}}
-for (base, method, P, numbers), curve in curves.items():
-    if (base, method) == ("base-small.pt", "prompt"):
-        big[P] = {K: [row["accuracy"] for row in rows] for K, rows in curve.items()}
-most = {key: capacity.most_bits(curve) for key, curve in curves.items()}
-longer = [row["accuracy"] for row in table if row["steps"] > capacity.STEPS]
-print(f"4 vectors, 128 flips: {mean(big[4][128]):.2f}, three times the steps {mean(longer):.2f}")
+small = Lab(*load_base(TUTORIALS / "base-small.pt", "cpu"), None)
+pupils, flips = memory.flip_arms(small, "prompt", length=1, K=32, seeds=[5])
+for step in fit(small.model, pupils, flips, memory.STEPS, 32, memory.choice_loss):
+    pass
+[(accuracy, loss)] = memory.remembered(small, pupils, flips)
+print(f"one vector, 32 flips: {accuracy:.2f} right; a guesser has 0.50")
 
 # %%
 title = "How many coin flips does a prompt remember?"
-found = (f"What counts is flips for each vector: of 64, one vector has {mean(big[1][64]):.2f} "
-         f"right, and eight have {mean(big[8][512]):.2f} of 512")
-drawings.flips_by_length(big, live, title)
+stored = where(read_rows(table("memory")), base="base-small", method="prompt", step=600)
+for row in stored:
+    row["flips for each vector"] = row["flips"] // row["length"]
+    row["vectors"] = f"P = {row['length']}"
+per_vector = averages_of(stored, "flips for each vector", "accuracy", mean)
+found = f"At every length, of 32 flips for each vector {per_vector[32]:.2f} are right"
+plots.lines(stored, x="flips for each vector", y="accuracy", by="vectors", title=title, log=True,
+            levels={"a guess": 0.5})
 
 # %% [markdown]
 r"""
-**What to notice.** Left four curves, right nearly one: length buys room.
+**What to notice.** The four curves are nearly one: twice the vectors hold twice the flips. A flip
+is one **bit**. In our main base a vector has 128 numbers, and holds about 50 bits.
 
-### Room is counted in numbers
+A puzzle remains. One vector holds 50 bits, and yet not the two facts of swap-1. There it must also
+say which task it is, and overrule what the base says by itself. Whether that is the reason, we do
+not know.
 
-A flip is one *bit*. With a loss of 0 it is held, with log 2 nats (a guess) not. So of K flips,
-K (1 − loss / log 2) bits are held. We take the most, over all K.
+### A rule or a list?
 
-**Before you run it:** vectors have 24, 64 or 128 numbers on our three bases, and 192 as a
-**prefix** (learned keys and values in every layer) of the small base. Who holds more?
+64 short sentences get the true answers of our rule, or the same answers *shuffled*: a list.
+**Before you run it:** how good is one vector at each? And how many different sentences does a
+prompt need to learn the rule, and how many to learn two facts?
 """
 
 # %%
-of_one = mean(most["base.pt", "prompt", 1, 128])
-title = "What decides how many bits are held?"
-found = f"The numbers that are learned decide: one vector of 128 numbers holds {of_one:.0f} bits"
-drawings.bits_over_numbers(most, title)
+def rounded(accuracies):
+    return round(mean(accuracies), 2)
+
+known = where(read_rows(table("memory")), part="list", split="train")  # the same 64 again
+for task in (RULE, "list"):
+    print("vectors:", task, averages_of(where(known, task=task), "length", "accuracy", rounded))
+few = where(read_rows(table("examples")), split="test")  # 16 vectors, other sentences
+for task in (RULE, "swap-1"):
+    print("examples:", task, averages_of(where(few, task=task), "examples", "accuracy", rounded))
 
 # %% [markdown]
 r"""
-**What to notice.** Longer, wider or a prefix: bits grow with the numbers that are learned. It is
-about one bit for two numbers (0.4 to 0.65 a number). Nearly without mistakes it is less: one vector
-of 128 numbers has 0.99 of 32 flips right.
-
-### A rule or a list
-
-64 short sentences have their true *first-letter-last*, or the same answers *shuffled*
-(`classroom/rule_or_list.py`). **Before you run it:** how good is one vector at each?
-"""
-
-# %%
-known = rule_or_list.runs_of(measured("rule_or_list"), "known")
-title = "What does a rule cost, and what a list?"
-found = (f"One vector holds a rule ({mean(known['true'][1]):.2f}) but no list "
-         f"({mean(known['shuffled'][1]):.2f}; 64 vectors {mean(known['shuffled'][64]):.2f})")
-drawings.rule_beside_list(known, 7 / 64, title)
-
-# %% [markdown]
-r"""
-**What to notice.** A rule costs one vector, a list costs length. And a rule carries over: asked for
-sentences that it never saw, that vector has 0.91.
-
-How many examples? For this rule prompts of 8 vectors from 64 different sentences are about as good
-as from 1,024 ([RESULTS.md](RESULTS.md)). Of a list, what was not shown is not known.
+**What to notice.** *Vectors*: a rule costs one vector, a list costs length. *Examples*: some 64
+different sentences are enough for the rule. Facts need more, some 256.
 
 ## 3. How far?
 
 In attention a **query** (a position that asks) sees **keys** (positions that are asked). In this
-base it sees only the last W = 64, itself included: a **sliding window**. A prompt slides out of it,
-unless it is **pinned**. A query at q sees a key at k
+base a query sees only the last W = 64 keys, itself included: a **sliding window**, so that long
+texts cost little. A prompt slides out of the window as the text goes on. Or it is **pinned**: its
+keys stay visible, and each query has P keys more to read.
 
-- that is real: k ≥ 0
-- not in the future: k ≤ q
-- near enough: k > q − W, **or** k < pinned
+A token that does not *see* the prompt could still *hear* of it. A near token reads from the prompt,
+and in the next layer a later token reads from that one. So in L layers a message travels up to
+**L (W − 1)** positions: here 4 · 63 = 252.
 
-**Before you run it:** three virtual tokens, nine text tokens, W = 4. Draw both masks.
+We put tokens of other sentences between the prompt and the question. **Before you run it:** where
+does the curve fall, pinned and sliding?
 """
-
-# %%
-def may_see(q_pos, k_pos, W, pinned):
-    """Positions of T queries and of S keys -> (T, S), True where the query sees the key."""
-    q, k = q_pos[:, None], k_pos[None, :]  # (T, 1), (1, S)
-    near_enough = (k > q - W) | (k < pinned)  # (T, S)
-    return (k >= 0) & (k <= q) & near_enough  # (T, S)
-
-text, keys, masks = torch.arange(3, 12), torch.arange(12), {}  # three virtual tokens, nine of text
-for pinned in (0, 3):
-    mask = may_see(text, keys, 4, pinned)  # (T, S)
-    [theirs] = visible(text[None], keys[None], torch.tensor([pinned]), 4)  # (T, S)
-    masks["pinned" if pinned else "sliding"] = mask
-    print(f"pinned={pinned}: {int((mask != theirs).sum())} entries differ from model.visible")
-
-# %%
-title = "Which text tokens see the prompt?"
-found = "Sliding, 3 of 9 text tokens see the prompt; pinned, all 9"
-drawings.masks_beside(masks, 3, title)
-
-# %% [markdown]
-r"""
-**What to notice.** Sliding, the prompt is out of sight from text token 3 on. Pinned, all see it.
-
-### Out of sight, out of reach?
-
-A token that does not *see* the prompt could still *hear* of it: a near token reads from the prompt,
-and in the next layer a later token reads from that one. So in L layers a message travels up to **L
-(W − 1)** positions: here 4 · 63 = 252. (Homework: a proof.)
-
-We put n tokens of other sentences between prompt and question. The question ends with an arrow,
-"->", behind which the answer comes. **Before you run it:** where does each curve fall?
-"""
-
-# %%
-words = lab.tok.encode(best_hard_prompt(lab, RULE))  # on 240 validation sentences
-in_words = PromptTuning(initial_embeddings(lab.model, len(words), "text", words))
-softs = {"prompt": [arm.soft for arm in arms], "wording": [in_words]}
-other = lab.tok.encode("\n" + "\n".join(sentence.text for sentence in lab.data["valid"][-40:]))
-asked = lab.rows(RULE, "test", 120)
-
-@torch.inference_mode()
-def scores_far(prompts, n, pinned):
-    """The Scores of each prompt, one after another, n tokens of other text before a question."""
-    past = prefill(prompts, lab.model, pinned)  # a row for each prompt
-    _, past = lab.model(torch.tensor([other[:n]] * len(prompts)), past)  # and the other text
-    return score(lab.model, past, asked * len(prompts))
-
-far = defaultdict(dict)
-for kind, pinned in (("prompt", True), ("prompt", False), ("wording", True), ("wording", False)):
-    for n in (1, 16, 32, 48, 96, 192):
-        accuracies = mean_of_arms(scores_far(softs[kind], n, pinned), len(softs[kind]))[1]
-        far[kind, "pinned" if pinned else "sliding"][n] = mean_error(accuracies.tolist(), 120)
 
 # %%
 title = "How far from the prompt may a question stand?"
-found = (f"48 tokens away: {far['prompt', 'pinned'][48][0]:.2f} pinned, "
-         f"{far['prompt', 'sliding'][48][0]:.2f} sliding, though a message could travel 252")
-drawings.accuracy_far_away(far, levels[RULE]["always"], title)
+far = where(read_rows(table("distance")), part="far", task=RULE, method="prompt")
+looks = {"yes": plots.Look("pinned", "#0072B2"), "no": plots.Look("sliding", "#56B4E9")}
+at_48 = averages_of(where(far, between=48), "pinned", "accuracy", mean)
+found = f"At 48 tokens {at_48['yes']:.2f} pinned, {at_48['no']:.2f} sliding"
+plots.lines(far, x="between", y="accuracy", by="pinned", title=title, looks=looks)
+pyplot.xlabel("tokens of other text between prompt and question")
 
 # %% [markdown]
 r"""
 **What to notice.** Pinned, the prompt works at every distance. Sliding, it is lost between 16 and
-48 tokens, far inside the reach.
+48 tokens, far inside the reach of 252.
 
 ### Exercise 2: how much does the arrow still see?
 
-P virtual tokens, n tokens of other text, a question of q tokens, the arrow last.
+A question ends with an arrow, "->", behind which the answer comes. P virtual tokens, n tokens of
+other text, then a question of q tokens, the arrow last.
 
 <details><summary>Hint</summary>
 
-Where is the arrow, if the first virtual token is at 0? Which is the first key in its window?
+Count from one. At which position is the arrow? Which is the first key in its window?
 
 </details>
 """
@@ -282,76 +221,52 @@ def still_seen(W, P, n, q):
     tokens between prompt and question: W keys in its window, itself included, nothing pinned."""
     raise NotImplementedError
 
+# %%
+for n in (16, 32, 48):  # a question has 18 tokens on average
+    print(f"{n} tokens between: the arrow sees {still_seen(64, 16, n, 18)} of 16 vectors")
+
 # %% [markdown]
 r"""
-Which tokens need the prompt? We hide it (in the future, as in class 2) from the question's text, or
-from its arrow. **Before you run it:** all see it, all but the arrow, the arrow alone. Guess three
-accuracies.
+So the prompt is lost when the arrow no longer sees it. But which tokens need to see it? We hide the
+prompt from some tokens of a question, as in class 2. **Before you run it:** all tokens see it; all
+but the arrow; the arrow alone. Guess three accuracies.
 """
 
 # %%
-by_seen = {}
-for n in (28, 34, 40):
-    right, groups = scores_far(softs["prompt"], n, False).right, defaultdict(list)
-    for (question, _), value in zip(asked * 5, right.tolist()):
-        groups[still_seen(64, 16, n, len(question))].append(value)
-    by_seen[n] = {seen: mean(groups[seen]) for seen in sorted(groups) if len(groups[seen]) >= 15}
-
-def seen_or_not(past, is_seen):
-    """The past with its 16 virtual tokens in sight, or hidden in the future."""
-    positions = past.positions.clone()  # (B, S)
-    positions[:, :16] = torch.arange(16) if is_seen else FUTURE
-    return Past(past.keys, past.values, positions, past.pinned)
+asked, seen = lab.rows(RULE, "test", 120), []
+for arm in arms[2:]:  # the prompts of 16 vectors
+    for who, (text_sees, arrow_sees) in distance.READERS.items():
+        right = distance.right_seen_by(lab, arm.soft, asked, text_sees, arrow_sees)  # (B,)
+        seen.append({"who": who, "accuracy": right.mean().item()})
 
 # %%
-longest = max(len(question) for question, _ in asked)
-texts = [[-1] * (longest - len(question)) + question[:-1] for question, _ in asked]  # from the left
-texts, arrow = torch.tensor(texts), torch.tensor([question[-1:] for question, _ in asked])
-letters = torch.tensor([answer[0] for _, answer in asked])
-
-@torch.inference_mode()
-def accuracy_seen_by(soft, text_sees, arrow_sees):
-    _, past = lab.model(texts, seen_or_not(soft.past(lab.model), text_sees))
-    logits, _ = lab.model(arrow, seen_or_not(past, arrow_sees))  # (B, 1, V)
-    return (logits[:, 0].argmax(1) == letters).float().mean().item()
-
-ways = {"all tokens": (True, True), "all but\nthe arrow": (True, False),
-        "the arrow\nalone": (False, True)}
-by_reader = {way: [accuracy_seen_by(soft, *sees) for soft in softs["prompt"]]
-             for way, sees in ways.items()}
-
-# %%
-title = "Which token has to see the prompt?"
-_, others, alone = map(mean, by_reader.values())
-found = f"Only the arrow needs the prompt: {alone:.2f} alone, and {others:.2f} without it"
-drawings.who_must_see(by_seen, by_reader, levels[RULE]["always"], title)
+title = "Who has to see the prompt?"
+share = averages_of(seen, "who", "accuracy", mean)
+found = f"The arrow: {share['the arrow alone']:.2f} alone, {share['all but the arrow']:.2f} without"
+plots.dots(seen, x="who", y="accuracy", title=title)
 
 # %% [markdown]
 r"""
-**What to notice.** Right: only the arrow, which gives the answer, needs the prompt. If all *other*
-tokens see it, nothing arrives. Left: three distances, one curve; what counts is how many vectors
-the arrow sees. It sees all while n + q ≤ W − P = 48, none from n + q = 64 on. With q = 18, that is
-n = 30 to 46. The reach L (W − 1) needs tokens that *hand a message on*. Nobody taught the base
-that: when it practised, instructions were always in sight.
+**What to notice.** Only the arrow, which gives the answer, needs the prompt. If all *other* tokens
+see it, nothing arrives. The reach L (W − 1) needs tokens that *hand a message on*. Nobody taught
+the base that: when it practised, the instruction was always in sight.
 
 ## Summary
 
-A rule costs one or two vectors and some 64 examples, facts cost room, counted in learned numbers.
-Choose by the one-standard-error rule. Under a window, the token that answers must see the prompt
-itself: this base hands no message on. Pinned, it always does, for up to P more keys a query.
+A rule costs one vector, facts cost room. A length is chosen for a task and a budget of steps, by
+the one-standard-error rule: a longer prompt has more room, and learns in fewer steps.
+
+Under a window, the token that answers must see the prompt itself. Pinned, it always does.
 """
 
 # %% [markdown]
 r"""
 ## Homework
 
-### Exercise 3: does it arrive?
-
-In L layers a message travels at most L (W − 1) positions. Write this as a function. Then we ask the
-gradient, on a small model of random numbers. The **gradient** of a logit with respect to a virtual
-token says how much the logit changes when the vector moves a little. Where nothing arrives it is
-exactly zero: there a prompt can neither help nor learn. **Before you run it:** L = 2, W = 4, P = 3.
-Which text tokens hear of virtual token 0?
+**Does a message arrive?** In L layers it travels at most L (W − 1) positions. Prove it: first for
+one layer, then from L to L + 1. Then write it as a function and ask the **gradient**, on a small
+model of random numbers. The gradient of a logit with respect to a virtual token says how much the
+logit changes when the vector moves a little. Where nothing arrives it is exactly zero.
 
 <details><summary>Hint</summary>
 
@@ -364,64 +279,40 @@ position P + t. How far apart are they?
 # %%
 @exercise
 def reaches(L, W, P, j, t):
-    """L layers, window W, nothing pinned: True where virtual token j (from 0) of P can change the
-    logits at text position t (from 0), else False."""
+    """L layers, window W, nothing pinned: True where virtual token j of P can change the logits at
+    text token t, else False. Both are counted from one."""
     raise NotImplementedError
 
 # %%
+from model import GPT, GPTConfig
+from softprompt import PromptTuning
 torch.manual_seed(0)
-small = GPT(GPTConfig(vocab_size=50, block_size=32, n_layer=2, n_head=2, n_embd=16, window=4))
-for p in small.requires_grad_(False).parameters():
+tiny = GPT(GPTConfig(vocab_size=50, block_size=32, n_layer=2, n_head=2, n_embd=16, window=4))
+for p in tiny.requires_grad_(False).parameters():
     p.copy_(torch.randn(p.shape) / 2)  # large weights, so that every path counts
 soft, sentence = PromptTuning(torch.randn(3, 16)), torch.randint(50, (1, 9))  # P = 3, T = 9
-
-def pull(pinned):
-    """How strongly the top logit of text token t depends on virtual token j, (T, P)."""
-    logits, _ = small(sentence, soft.past(small, pinned))  # (1, T, V)
-    gradients = [torch.autograd.grad(top, soft.embeddings, retain_graph=True)[0]
-                 for top in logits[0].amax(1)]  # (P, C) each
-    return torch.stack(gradients).norm(dim=2)  # (T, P)
-
-sizes = {"sliding": pull(False), "pinned": pull(True)}
-theory = torch.tensor([[reaches(2, 4, 3, j, t) for j in range(3)] for t in range(9)])  # (T, P)
-print(f"{int(((sizes['sliding'] > 0) != theory).sum())} of 27 differ from the theory")
-
-# %%
-title = "Which text tokens can hear of which virtual token?"
-found = (f"Sliding, {int((sizes['sliding'] == 0).sum())} of 27 gradients are exactly zero (white); "
-         f"pinned, {int((sizes['pinned'] == 0).sum())}")
-drawings.sizes_of_gradients(sizes, title)
+logits, _ = tiny(sentence, soft.past(tiny, pinned=False))  # (1, T, V)
+agree = 0
+for t in range(1, 10):
+    top = logits[0, t - 1].max()
+    [gradient] = torch.autograd.grad(top, soft.embeddings, retain_graph=True)  # (P, C)
+    for j in range(1, 4):
+        arrives = bool((gradient[j - 1] != 0).any())
+        agree += arrives == reaches(2, 4, 3, j, t)
+print(f"{agree} of 27 agree with the theory")
 
 # %% [markdown]
 r"""
-**What to notice.** Theory and gradient agree everywhere. Sliding, virtual token 0 arrives up to
-text token 3, at distance L (W − 1) = 6, and behind that the gradient is exactly zero. Pinned,
-nothing is zero and nothing fades with the distance. (The Mistral paper writes L · W: its window
-counts W keys *before* the query, ours counts the query too.)
-
-PEFT, a common library for soft prompts, puts virtual tokens before the text like any tokens. On a
-model with a window they slide out of sight. Relatives of pinning are the global tokens of
-Longformer and the first tokens that StreamingLLM keeps.
-
-### Exercise 4: what pinning costs
-
-Pinned keys are seen on top of the window. Count the keys that one query sees in one layer. A key
-that is pinned *and* near counts once.
-
-<details><summary>Hint</summary>
-
-First count the near keys: W, or fewer at the beginning. The keys before those can be seen only if
-they are pinned. `min` helps twice.
-
-</details>
+**What to notice.** They agree everywhere. At a distance of L (W − 1) = 6 something arrives, and
+behind that the gradient is exactly zero: there a prompt can neither help nor learn. (The Mistral
+paper writes L · W: its window counts W keys *before* the query, ours counts the query too.)
 """
 
-# %%
-@exercise
-def keys_seen(t, P, W, pinned):
-    """How many keys the query at text position t (from 0) sees in one layer, itself included,
-    behind P virtual tokens, of which the first `pinned` are pinned (0 <= pinned <= P)."""
-    raise NotImplementedError
+# %% [markdown]
+r"""
+**A task of your own.** Add one to `TASKS` in train.py. Say before you run it whether it is a rule
+or facts, and how long its prompt must be. Then run `python train.py`.
+"""
 
 # %% [markdown]
 r"""
@@ -433,6 +324,7 @@ r"""
 - Breiman, Friedman, Olshen and Stone 1984, *Classification and Regression Trees* (the rule)
 - Jiang et al. 2023, *Mistral 7B*, arXiv 2310.06825 (sliding window)
 - Beltagy, Peters and Cohan 2020, *Longformer: The Long-Document Transformer*, arXiv 2004.05150
+  (global tokens, a relative of pinning)
 - Xiao et al. 2023, *Efficient Streaming Language Models with Attention Sinks*, arXiv 2309.17453
-  (StreamingLLM)
+  (StreamingLLM keeps the first tokens)
 """

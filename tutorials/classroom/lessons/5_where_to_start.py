@@ -186,7 +186,7 @@ the longest?
 title = "How far is it from each start to a prompt that works?"
 moved = where(starts, part="distance")
 turn = averages_of(moved, "start", "turn", median)
-found = f"{turn['related']:.0f} degrees from related text, {turn['normal']:.0f} from noise"
+found = f"It is {turn['related']:.0f} degrees from related text, {turn['normal']:.0f} from noise"
 plots.dots(moved, x="start", y="turn", title=title)
 pyplot.xlim(0)
 pyplot.xlabel("degrees that the vectors have turned when the rule is learned")
@@ -269,7 +269,7 @@ looks = {"swap-1": plots.Look("has two of the facts", "#332288"),
          "first-letter-first": plots.Look("has the rule alone", "#999933"),
          "vocab": STARTS["vocab"]}
 end = averages_of(where(rows, step=120), "start", "accuracy", median)
-found = f"One that has facts is: {end['swap-1']:.2f} (sampled tokens: {end['vocab']:.2f})"
+found = f"One with facts is: {end['swap-1']:.2f}, from sampled tokens {end['vocab']:.2f}"
 plots.lines(rows, x="step", y="accuracy", by="start", title=title, looks=looks)
 
 # %% [markdown]

@@ -184,6 +184,8 @@ def run_list(lab):
             lists += arms_of(few, task, "vocab", LIST_RATE, [seed], length=length)
     for arm in lists:
         arm.columns["task"] = "list"
+    for arm in rule + lists:
+        arm.columns["numbers"] = arm.soft.embeddings.numel()
     learn(few, rule + lists, LIST_STEPS, "a rule or a list", splits=())
     rows = measure(few, rule + lists, LIST_STEPS, "train", SENTENCES)
     rows += measure(few, rule, LIST_STEPS, "test", FINAL)

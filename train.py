@@ -40,7 +40,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from model import GPT, InputError, Past, write_whole
+from model import GPT, InputError, Past, require_writable, write_whole
 from softprompt import METHODS, PrefixTuning, PromptTuning, initial_embeddings, prefill
 
 try:
@@ -123,7 +123,6 @@ def read_docstrings(out):
         docstrings += [(library, kind, text) for kind, text in docstrings_in(path)]
     if not docstrings:
         raise InputError(f"no docstrings in {LIBRARIES}: install the requirements with .py files")
-    kept.parent.mkdir(parents=True, exist_ok=True)
     write_text(kept, json.dumps({"stamp": stamp, "docstrings": docstrings}))
     return docstrings
 
@@ -1054,6 +1053,13 @@ def write_text(path, text):
     write_whole(path, text.encode("utf-8"))
 
 
+def write_picture(path, figure):
+    """Write a matplotlib Figure as a .png: at any moment there is the old one or the new one."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=130)
+    write_whole(path, file.getvalue())
+
+
 # ------------------------------------------------------------------ progress and messages
 
 
@@ -1085,19 +1091,45 @@ def clock(seconds):
 
 def guard(work):
     """Do the work. What a user can mend is one line on stderr and exit code 2; a mistake in the
-    code keeps its traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a character shows its code
-            stream.reconfigure(errors="backslashreplace")
+    code keeps its traceback. Who reads no more, as `| head`, ends it without a word."""
+    prepare_streams()
     try:
-        work()
+        try:
+            work()
+        finally:
+            sys.stdout.flush()  # here, where what goes wrong is still told
+    except BrokenPipeError:
+        end_output()
+        sys.exit(141)  # what a shell gives for it
     except (InputError, OSError) as problem:
         message = " ".join(str(problem).split())  # one line, whatever a library says
+        if isinstance(problem, OSError) and problem.filename is None:
+            message += ": where the output goes"  # all else that is written has a name
         say(f"error: {message}", file=sys.stderr)
+        end_output()
         sys.exit(2)
     except KeyboardInterrupt:
         say("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def prepare_streams():
+    """Make all that is printed possible: a stream that is closed (`>&-`) takes it and shows
+    nothing, and a console that cannot show a character shows its code."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def end_output():
+    """What was printed and could not be written goes nowhere: Python tries again when it ends, and
+    would complain once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ------------------------------------------------------------------ pictures
@@ -1488,6 +1520,9 @@ EXPERIMENTS = {
 
 def run_experiments(experiments, lab, plan, out, first_seed):
     """One experiment after another; each leaves its table and its picture in the folder `out`."""
+    for name in experiments:
+        require_writable(Path(out) / f"{name}.csv")
+        require_writable(Path(out) / f"{name}.png")
     for name, experiment in experiments.items():
         rows = experiment.run(lab, plan, first_seed)
         write_results(Path(out) / f"{name}.csv", experiment.columns, rows)
@@ -1507,7 +1542,7 @@ def draw_table(name, experiment, out):
     """Draw OUT/NAME.png from OUT/NAME.csv, and say so."""
     figure = experiment.draw(read_results(Path(out) / f"{name}.csv", experiment.columns))
     picture = Path(out) / f"{name}.png"
-    figure.savefig(picture, dpi=130)
+    write_picture(picture, figure)
     say(str(picture))
 
 
@@ -1522,9 +1557,9 @@ def main_job(settings):
 
 
 def open_lab(settings):
-    """The Lab of the base and the folder that the command line names; the folder is made."""
+    """The Lab of the base and of the folder that the command line names."""
+    require_writable(Path(settings.out) / "docstrings.json")
     model, tok = load_base(settings.base, settings.device)
-    Path(settings.out).mkdir(parents=True, exist_ok=True)
     return Lab(model, tok, load_data(settings.out))
 
 
@@ -1532,6 +1567,8 @@ class Parser(argparse.ArgumentParser):
     """argparse whose complaints are InputErrors."""
 
     def error(self, message):
+        if "expected" in message and "argument" in message:
+            message += "; a value that begins with a minus stands behind =, as in --text=-5"
         raise InputError(message)
 
 

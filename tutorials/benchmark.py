@@ -12,7 +12,6 @@ import argparse
 import csv
 import io
 import random
-import resource
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pretrain import SHAPE, SIZES
 
-from model import GPT, GPTConfig, InputError
+from model import GPT, GPTConfig, InputError, require_writable
 from softprompt import initial_embeddings, prefill
 from train import (
     METHODS,
@@ -39,6 +38,7 @@ from train import (
     say,
     score,
     script_parser,
+    write_picture,
     write_text,
 )
 
@@ -285,6 +285,8 @@ class Watcher:
 
 def resident():
     """The resident memory of this process in MB; Linux keeps it here."""
+    import resource  # Windows has none, and needs none for the other parts
+
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
@@ -453,7 +455,7 @@ def draw(results, path):
     axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.minorticks_off()
     axis.set_ylim(low, high)
-    figure.savefig(path, dpi=130)
+    write_picture(path, figure)
 
 
 def round_numbers(low, high):
@@ -503,7 +505,8 @@ def main(arguments=None):
         print_peak(settings.peak, device)
         return
     out, results = Path(settings.out), []
-    out.mkdir(parents=True, exist_ok=True)
+    require_writable(out / "benchmark.csv")
+    require_writable(out / "benchmark.png")
     for part in settings.only:
         for result in PARTS[part](device):
             show(result)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from train import COLOURS
+from train import COLOURS, write_picture
 
 FROZEN, INK = "#E6E6E6", "#333333"
 FOOTER = (
@@ -75,7 +75,7 @@ def main():
         axis.set(xlim=(-0.6, VIRTUAL + len(WORDS) + 1.2), ylim=(-0.5, LAYERS + 1.6))
         axis.axis("off")
     figure.supxlabel(FOOTER, fontsize=10)
-    figure.savefig(Path(__file__).parents[1] / "figures" / "idea.png", dpi=130)
+    write_picture(Path(__file__).parents[1] / "figures" / "idea.png", figure)
 
 
 if __name__ == "__main__":

@@ -1557,9 +1557,10 @@ def main_job(settings):
 
 
 def open_lab(settings):
-    """The Lab of the base and of the folder that the command line names."""
+    """The Lab of the base and the folder that the command line names; the folder is made."""
     require_writable(Path(settings.out) / "docstrings.json")
     model, tok = load_base(settings.base, settings.device)
+    Path(settings.out).mkdir(parents=True, exist_ok=True)
     return Lab(model, tok, load_data(settings.out))
 
 

@@ -55,7 +55,7 @@ def hub_folder(name, files=MODEL_FILES) -> Path:
         hub = needs("huggingface_hub")
         return Path(hub.snapshot_download(str(name), allow_patterns=sorted(files)))
     except Exception as problem:  # no network, no such model, no permission: the hub says which
-        raise InputError(f"{name} is no folder here, and not from the hub: {problem}") from problem
+        raise InputError(f"{name} is no folder, and not from the hub: {problem}") from problem
 
 
 def require_content(path):

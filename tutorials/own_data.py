@@ -30,7 +30,14 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from huggingface import load_folder
-from pairs import Row, Table, as_answered, read_pairs, read_table, require_characters
+from pairs import (
+    Row,
+    Table,
+    as_answered,
+    read_pairs,  # noqa: F401  for who has texts of one's own, it is here
+    read_table,
+    require_characters,
+)
 
 import softprompt
 from model import GPT, Checkpoint, InputError, Past, require_writable
@@ -463,7 +470,7 @@ def form_of_example():
 
 
 def say_other_reading(path, soft, model, tok):
-    """Say what of the `reading_of` this base is not as the soft prompt in a file was trained with."""
+    """Say what of `reading_of` is not as it was when the soft prompt in this file was trained."""
     ours = reading_of(model, tok)
     theirs = soft.facts.get("reading", ours)  # old files do not say
     for name, value in ours.items():
@@ -731,13 +738,9 @@ def announce(lesson):
         f"({stop} to choose when to stop, {table} for the table at the end); the first: "
         f"{text!r} -> {answer!r}"
     )
-    different = len({answer for _, answer in lesson.train})
-    if lesson.answers:
-        say(
-            f"{different} different answers in them: each text is a choice among {len(lesson.answers)}"
-        )
-    else:
-        say(f"{different} different answers in them, more than {FEW}: they are written, not chosen")
+    if not lesson.answers:
+        different = len({answer for _, answer in lesson.train})
+        say(f"{different} different answers, more than {FEW}: they are written, and not chosen")
 
 
 def say_cut_start(tok, settings, length):
@@ -880,6 +883,8 @@ def answer_file(settings, paths):
     if settings.save:
         require_place(settings.save, [settings.data, settings.base, *paths])
         as_answered(table, ["" for _ in table.rows], settings.save)  # fails now, not at the end
+        if Path(settings.save).exists():
+            warn(f"{settings.save} is replaced when all texts are answered")
 
     model, tok, softs = load_prompts(settings, paths)
     if len(softs) == 1:
@@ -929,10 +934,8 @@ def label(model, tok, soft, pairs, path, table=None):
     without a path print them, a line each."""
     texts = [text for text, _ in pairs]
     if path:
-        replies = reply_and_keep(model, tok, soft, texts, unfinished_of(path))
         table = table or Table(["text"], [Row(text, "", [text]) for text in texts], [])
-        write_text(path, as_answered(table, said_in(replies, path), path))
-        unfinished_of(path).unlink(missing_ok=True)
+        replies = write_labels(model, tok, soft, texts, path, table)
         say(f"{path}: {len(replies)} texts and their answers")
     else:
         replies = []
@@ -944,9 +947,31 @@ def label(model, tok, soft, pairs, path, table=None):
         warn(f"{cut} of {len(replies)} answers came to no end, and are cut")
 
 
-def unfinished_of(path):
-    """The file of the answers that there are, until all are."""
-    return Path(path).with_suffix(".unfinished")
+def write_labels(model, tok, soft, texts, path, table):
+    """Write the table with the Reply to each text, and return these. Stopped at any moment, the
+    answers that there are stay in a file beside it, and the same command goes on from there."""
+    numbers = [tensor.tolist() for tensor in soft.saved_tensors().values()]
+    plan = (numbers, soft.facts, model.fingerprint(), reading_of(model, tok), texts)
+    kept = Checkpoint(Path(path).with_suffix(".unfinished"), hashed(repr(plan)).hex())
+    replies = [Reply(*reply) for reply in kept.load().get("replies", [])]
+    saved = time.time()
+    try:
+        for reply in replies_to(model, tok, soft, texts, len(replies)):
+            replies.append(reply)
+            if time.time() - saved > KEEP_EVERY:
+                kept.save(replies=[tuple(reply) for reply in replies])
+                saved = time.time()
+        write_text(path, as_answered(table, said_in(replies, path), path))
+    except BaseException:  # by hand, by a text that cannot be answered, by a disk that is full
+        if replies:
+            kept.save(replies=[tuple(reply) for reply in replies])
+            warn(
+                f"{path} is not written yet: {kept.path} has {len(replies)} of {len(texts)} "
+                "answers, and the same command goes on from there"
+            )
+        raise
+    kept.remove()
+    return replies
 
 
 def said_in(replies, path):
@@ -961,46 +986,19 @@ def said_in(replies, path):
     return in_lines
 
 
-def reply_and_keep(model, tok, soft, texts, path):
-    """The Reply to each text. Stopped at any moment, those that there are stand in the file `path`,
-    and the same command goes on from there; InputError where they are of other texts, of another
-    soft prompt or base."""
-    numbers = [tensor.tolist() for tensor in soft.saved_tensors().values()]
-    job = (numbers, soft.facts, model.fingerprint(), reading_of(model, tok), texts)
-    kept = Checkpoint(path, hashed(repr(job)).hex())
-    replies = [Reply(*reply) for reply in kept.load().get("replies", [])]
-
-    def keep():
-        kept.save(replies=[tuple(reply) for reply in replies])
-
-    saved = time.time()
-    try:
-        for reply in replies_to(model, tok, soft, texts[len(replies) :]):
-            replies.append(reply)
-            if time.time() - saved > KEEP_EVERY:
-                keep()
-                saved = time.time()
-    except BaseException:  # by hand, or as a text cannot be answered
-        keep()
-        warn(f"{path} has {len(replies)} of {len(texts)} answers: the same command goes on there")
-        raise
-    keep()
-    return replies
-
-
 def reply_each(model, tok, soft, texts):
     """The Reply to each text."""
     return list(replies_to(model, tok, soft, texts))
 
 
 @torch.inference_mode()
-def replies_to(model, tok, soft, texts):
-    """Yield the Reply to each text: a choice where the soft prompt knows its answers, else any
-    text."""
+def replies_to(model, tok, soft, texts, done=0):
+    """Yield the Reply to each text behind the first `done`: a choice where the soft prompt knows
+    its answers, else any text."""
     answers = soft.facts.get("answers", [])
     new = 0 if answers else max(NEW_TOKENS, soft.facts.get("longest", 0))
     rows = rows_behind(model, tok, [(text, "") for text in texts], soft.length + new, "", answers)
-    questions, past = [question for question, _ in rows], soft.past(model)
+    questions, past = [question for question, _ in rows[done:]], soft.past(model)
     parts = [questions[i : i + AT_ONCE] for i in range(0, len(questions), AT_ONCE)]
     for part in progress(parts, len(parts), "answering") if len(parts) > 1 else parts:
         if answers:

@@ -144,9 +144,12 @@ def as_field(value):
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, Decimal):
-        return value.spelling
-    return json.dumps(value, ensure_ascii=False)
+    return as_json(value)
+
+
+def as_json(value):
+    """A value as JSON spells it, and a number as its file does."""
+    return value.spelling if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
 
 
 class Decimal(float):
@@ -468,8 +471,11 @@ def csv_content(columns, rows):
 
 
 def json_content(columns, rows):
-    lines = [json.dumps(dict(zip(columns, row)), ensure_ascii=False) for row in rows]
-    return "\n".join(lines) + "\n"
+    lines = []
+    for row in rows:
+        fields = [f"{as_json(name)}: {as_json(value)}" for name, value in zip(columns, row)]
+        lines.append(f"{{{', '.join(fields)}}}\n")
+    return "".join(lines)
 
 
 WRITERS = {tsv_rows: tsv_content, csv_rows: csv_content, json_rows: json_content}

@@ -75,10 +75,10 @@ def read_table(path, needed):
     readers = dict(READERS)
     if needed == ["text"]:
         readers[".txt"] = line_rows
-    columns, filled = reader_of(path, readers)(path, decoded(path), needed)
+    columns, found = reader_of(path, readers)(path, decoded(path), needed)
     names = [as_compared(column) for column in columns]
     rows, empty, passed_over = [], [], []
-    for place, values in filled:
+    for place, values in found:
         if not values:
             empty.append(place)
             continue
@@ -126,8 +126,6 @@ def as_compared(name):
 
 def plain(value, place, name):
     """A value as text without spaces around it, "" for None; InputError for what is no text."""
-    if value is None:
-        return ""
     if isinstance(value, (dict, list)):
         kind = "an object" if isinstance(value, dict) else "a list"
         raise InputError(f"{place}: {name} is {kind}: give a text, a number, true or false")

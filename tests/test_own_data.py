@@ -871,6 +871,7 @@ def test_labelling_that_is_stopped_goes_on_where_it_was(prompts, monkeypatch, ca
     assert os.listdir("new") == ["labels.csv"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="its pipes")
 def test_the_place_of_the_answers_is_looked_at_before_the_work(prompts, monkeypatch):
     monkeypatch.setattr(own_data, "load_any_base", lambda *given: 1 / 0)
     Path("file").write_text("")
@@ -935,6 +936,7 @@ if os.path.exists("/dev/full"):
     STREAMS["> /dev/full"] = (2, "error: [Errno 28] No space left on device: where the output goes")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="its shell")
 def test_output_that_is_closed_or_read_no_more(tmp_path):
     code = "import train\ndef work():\n  for i in range(9**5): print('line', i)\ntrain.guard(work)"
     runs = {}

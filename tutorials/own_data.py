@@ -656,12 +656,11 @@ def tune(settings):
     if settings.save and own != path:
         softprompt.save(best, path, lesson.model)
         own.unlink()
-    elif own != path:
-        path = own
+        own = path
 
     show(lesson, best, settings.init_text)
-    say_size(lesson.model, best, path)
-    say_next(settings, path)
+    say_size(lesson.model, best, own)
+    say_next(settings, own)
 
 
 def check(settings):
@@ -695,7 +694,8 @@ def require_place(path, inputs):
 
 
 def new_file(path):
-    """The first of PATH.pt, PATH-2.pt, PATH-3.pt and so on that is not there."""
+    """The first of PATH.pt, PATH-2.pt, PATH-3.pt and so on that is not there. A run saves to a file
+    of its own, so that what was trained before is lost neither now nor if the run is stopped."""
     candidate, number = path, 1
     while os.path.lexists(candidate):
         number += 1
@@ -873,6 +873,8 @@ def answer(settings):
 
 def answer_file(settings, paths):
     """Label the texts of --data with one soft prompt, judge all where the file gives answers."""
+    if settings.save:
+        require_place(settings.save, [settings.data, settings.base, *paths])
     table = read_and_report(settings.data, ["text"])
     judged = [pair for pair in table.pairs if pair[1]]
     if len(paths) > 1 and (settings.save or not judged):
@@ -881,7 +883,6 @@ def answer_file(settings, paths):
             f"{len(paths)} prompts: give the one that is to label {settings.data}{reason}"
         )
     if settings.save:
-        require_place(settings.save, [settings.data, settings.base, *paths])
         as_answered(table, ["" for _ in table.rows], settings.save)  # fails now, not at the end
         if Path(settings.save).exists():
             warn(f"{settings.save} is replaced when all texts are answered")

@@ -39,7 +39,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from model import GPT, InputError, write_whole
+from model import GPT, InputError, require_writable, write_whole
 from softprompt import (
     METHODS,
     PrefixTuning,
@@ -133,7 +133,6 @@ def read_docstrings(out):
         docstrings += [(library, kind, text) for kind, text in docstrings_in(path)]
     if not docstrings:
         raise InputError(f"no docstrings in {LIBRARIES}: install the requirements with .py files")
-    kept.parent.mkdir(parents=True, exist_ok=True)
     write_text(kept, json.dumps({"stamp": stamp, "docstrings": docstrings}))
     return docstrings
 
@@ -794,11 +793,12 @@ def write_text(path, text):
     write_whole(path, text.encode("utf-8"))
 
 
-def write_picture(path, draw, rows):
-    """Draw rows and write the picture, whole or not at all, whatever a user's matplotlibrc says."""
+def write_picture(path, draw, *given):
+    """Write the Figure that draw(*given) makes, whole or not at all, whatever a user's matplotlibrc
+    says."""
     file = io.BytesIO()
     with matplotlib.style.context("default"):
-        draw(rows).savefig(file, format="png", dpi=130)
+        draw(*given).savefig(file, format="png", dpi=130)
     write_whole(path, file.getvalue())
     say(str(path))
 
@@ -1115,19 +1115,43 @@ def clock(seconds):
 
 def guard(work):
     """Do the work. What a user can mend is one line on stderr and exit code 2; a mistake in the
-    code keeps its traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a character shows its code
-            stream.reconfigure(errors="backslashreplace")
+    code keeps its traceback. Who reads no more, as `| head`, ends it without a word."""
+    prepare_streams()
     try:
         work()
+        sys.stdout.flush()  # here, where what goes wrong is still told
+    except BrokenPipeError:
+        forget_output()
+        sys.exit(141)  # what a shell gives for it
     except (InputError, OSError) as problem:
         message = " ".join(str(problem).split())  # one line, whatever a library says
+        if isinstance(problem, OSError) and problem.filename is None:
+            message += ": where the output goes"  # all else that is written has a name
         say(f"error: {message}", file=sys.stderr)
+        forget_output()
         sys.exit(2)
     except KeyboardInterrupt:
         say("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def prepare_streams():
+    """Make all that is printed possible: a stream that is closed (`>&-`) takes it and shows
+    nothing, and a console that cannot show a character shows its code."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def forget_output():
+    """What was printed and could not be written goes nowhere: Python tries again when it ends, and
+    would complain once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ------------------------------------------------------------------ the command line
@@ -1150,6 +1174,8 @@ class Parser(argparse.ArgumentParser):
     """argparse whose complaints are InputErrors."""
 
     def error(self, message):
+        if "expected" in message and "argument" in message:
+            message += "; a value that begins with a minus stands behind =, as in --text=-5"
         raise InputError(message)
 
 
@@ -1178,9 +1204,9 @@ def seed_number(text):
 
 
 def open_lab(settings):
-    """The Lab of the base and the folder that the command line names; the folder is made."""
+    """The Lab of the base and of the folder that the command line names."""
+    require_writable(Path(settings.out, "docstrings.json"))
     model, tok = load_base(settings.base, settings.device)
-    Path(settings.out).mkdir(parents=True, exist_ok=True)
     return Lab(model, tok, load_data(settings.out))
 
 
@@ -1193,8 +1219,10 @@ def main(arguments=None):
     started = time.time()
     folder = Path(settings.out, "quick") if settings.quick else Path(settings.out)
     plan = QUICK if settings.quick else Plan()
+    for name in EXPERIMENTS:
+        require_writable(folder / f"{name}.csv")
+        require_writable(folder / f"{name}.png")
     lab = open_lab(settings)
-    folder.mkdir(exist_ok=True)
     show_one_text(lab, settings.seed)
     show_what_words_hide(lab, settings.seed)
     for name, experiment in EXPERIMENTS.items():

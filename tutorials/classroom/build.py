@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import checks
 import shared
 
-from model import InputError
+from model import InputError, require_writable
 from train import guard, say, script_parser, write_text
 
 CLASSROOM = Path(__file__).parent
@@ -210,7 +210,7 @@ def build(lesson, solved):
     write_text(class_copy_of(lesson), notebook(class_copy(cells)))
     if solved:
         path = solved_copy_of(lesson)
-        path.parent.mkdir(exist_ok=True)
+        require_writable(path)
         write_text(path, run(notebook(solved_copy(cells)), path.parent))
 
 

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from methods import COLOURS
+from plots import LOOKS
+
+from train import guard, write_picture
 
 FROZEN, INK = "#E6E6E6", "#333333"
 FOOTER = (
@@ -51,7 +53,7 @@ def draw_base(axis):
 
 
 def draw_prompt(axis):
-    colour = COLOURS["prompt"]
+    colour = LOOKS["prompt"].colour
     for p in range(VIRTUAL):
         box(axis, p, 0, colour, "vector", "white")
         for layer in range(1, LAYERS + 1):
@@ -60,14 +62,14 @@ def draw_prompt(axis):
 
 
 def draw_prefix(axis):
-    colour = COLOURS["prefix"]
+    colour = LOOKS["prefix"].colour
     for p in range(VIRTUAL):
         for layer in range(1, LAYERS + 1):
             box(axis, p, layer, colour, "key,\nvalue", "white")
     axis.set_title("prefix tuning: learn keys and values in every layer", color=colour)
 
 
-def main():
+def draw_idea():
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axis, draw in zip(figure.subplots(1, 2), (draw_prompt, draw_prefix)):
         draw_base(axis)
@@ -75,8 +77,9 @@ def main():
         axis.set(xlim=(-0.6, VIRTUAL + len(WORDS) + 1.2), ylim=(-0.5, LAYERS + 1.6))
         axis.axis("off")
     figure.supxlabel(FOOTER, fontsize=10)
-    figure.savefig(Path(__file__).parents[1] / "figures" / "idea.png", dpi=130)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    path = Path(__file__).parents[1] / "figures" / "idea.png"
+    guard(lambda: write_picture(path, draw_idea))

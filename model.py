@@ -179,7 +179,7 @@ def attention(q, k, v, mask):
     Grouped-query attention (GQA): query heads j G to j G + G - 1 read the keys and values of head
     j. Keys answer each query by itself, and never ask which head it is from. So the G heads of a
     group stand behind one another, as G T queries of one head: all of GQA is this change of shape.
-    What each of them sees is said G times; keys and values, which are large, are there once.
+    The mask is repeated G times; keys and values are there once.
     """
     B, H, T, D = q.shape
     Hkv = k.shape[1]
@@ -199,9 +199,9 @@ def seen_in_blocks(q_pos, k_pos, pinned, window, dtype):
     q_pos (B, T), k_pos (B, S), pinned (B,) -> the slots that the first block reads, then those of
     the second and so on, and for each block its mask (B, 1, T', S').
 
-    The queries are cut into blocks of 128. A block reads the slots that one of its queries sees, in
-    one of the rows. Without a window, and before a text that one block reaches over, these are all
-    slots: then nothing is cut, and no key is copied.
+    The queries are cut into blocks of 128. A block reads at least the slots that any of its queries
+    sees in any row; the mask does the rest. Without a window, or where there are few slots, nothing
+    is cut, and no key is copied.
     """
     if window is None or k_pos.shape[1] <= window + BLOCK:
         return slice(None), [attention_mask(q_pos, k_pos, pinned, window, dtype)]
@@ -209,7 +209,7 @@ def seen_in_blocks(q_pos, k_pos, pinned, window, dtype):
     for q in q_pos.split(BLOCK, 1):  # (B, T')
         # The last query sees all that the others see, if its window begins where the first's does.
         # As positions count up, that is at most T' - 1 further back.
-        last = F.pad(q, (1, 0), value=-1).amax(1, keepdim=True)  # (B, 1): -1 if all are empty
+        last = F.pad(q, (1, 0), value=-1).amax(1, keepdim=True)  # (B, 1): -1 if there is no query
         seen = visible(last, k_pos, pinned, window + q.shape[1] - 1)  # (B, 1, S)
         read = seen[:, 0].any(0).nonzero()[:, 0]  # (S',)
         slots.append(read)
@@ -685,7 +685,7 @@ def linear(x, weight):
 
 
 class Linear(nn.Linear):
-    """A linear layer that multiplies with `linear`."""
+    """A linear layer without bias that multiplies with `linear`."""
 
     def forward(self, x):
         return linear(x, self.weight)  # (..., out)

@@ -455,7 +455,7 @@ def answer_logits(model, past, rows):
 
 
 def parts_of(order, widths, limit):
-    """Cut the rows in `order` into parts. A part, with each row filled up to its widest, has at most
+    """Cut the rows in `order` into parts. A part, its rows filled up to the widest, has at most
     `limit` slots; a row that is wider is a part of its own."""
     part, widest = [], 0
     for i in order:

@@ -19,7 +19,7 @@ sys.path[1:1] = [str(TUTORIALS), str(TUTORIALS.parent)]
 import pretrain  # noqa: E402, F401
 
 import train  # noqa: E402
-from model import rotate  # noqa: E402
+from model import require_writable, rotate  # noqa: E402
 from train import CURVE, EXAMPLES, FINAL, constant, fit, measure, new_arm, where  # noqa: E402
 
 FIGURES = TUTORIALS / "figures"
@@ -46,6 +46,7 @@ def run_script(name, run, draw=None, open_lab=train.open_lab):
     def work():
         about = sys.modules["__main__"].__doc__
         settings = train.command_line(f"{name}.py", about).parse_args()
+        require_writable(table_of(name))
         rows = run(open_lab(settings))
         train.write_rows(table_of(name), rows)
         if draw:

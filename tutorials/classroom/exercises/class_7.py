@@ -100,7 +100,7 @@ FILES = TemporaryDirectory()
 
 
 def base_in_file(path, model):
-    """"this base", "another base", or "damaged" where the file cannot be read."""
+    """One of "this base", "another base" and "damaged": the file cannot be read."""
     try:
         content = read(path, "a soft prompt", ("kind", "base"))
     except ValueError:

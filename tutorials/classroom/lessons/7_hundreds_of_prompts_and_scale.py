@@ -15,9 +15,8 @@ vocabulary. A **hard prompt** is an instruction in words.
 
 ## 1. A batch in which every row has another prompt
 
-We train 160 prompts and 40 prefixes at once, no two alike. They have 8 to 20 virtual tokens, and
-are for 16 tasks that the base practised. Each starts at an instruction. So a short training is
-enough: 6 steps of 4 sentences.
+We train 160 prompts and 40 prefixes at once, no two alike: of 8 to 20 virtual tokens, for 16 tasks
+that the base practised. Each starts at an instruction. So 6 steps of 4 sentences are enough.
 """
 
 # %%
@@ -53,8 +52,8 @@ softs = [arm.soft.requires_grad_(False) for arm in arms]
 # %% [markdown]
 r"""
 Each of them leaves a **past**, keys and values of P slots. `batch` lays the pasts row under row.
-They are not equally long. So behind a shorter past it puts **empty slots**. An empty slot has the
-position -1, which means: nothing is here. A query sees only keys of position 0 or more.
+Behind a shorter past it puts **empty slots**. An empty slot has the position -1: nothing is here. A
+query sees only keys of position 0 or more.
 
 **Before you run it:** at which position does the text start in each row?
 """
@@ -101,16 +100,15 @@ def mixed_logits(model, vectors, rows):
 
 # %% [markdown]
 r"""
-Does one row touch another? Your function asks all 160 prompts a question, together and one by one.
-Then we spoil the first prompt: all its numbers become NaN, "not a number". Whatever is computed
-from a NaN is a NaN. **Before you run it:** how many of the 160 rows will be spoiled?
+Does one row touch another? Your function runs all 160 prompts, together and one by one. Then we
+spoil the first prompt: all its numbers become NaN, "not a number". Whatever is computed from a NaN
+is a NaN. **Before you run it:** how many of the 160 rows will be spoiled?
 """
 
 # %%
 asked = [lab.rows(arm.task, "test")[n] for n, arm in enumerate(arms)]  # (question, answer) each
-mine = [n for n, soft in enumerate(softs) if soft.kind == "prompt"]  # 160 rows
-vectors = [softs[n].embeddings for n in mine]
-rows = [asked[n][0] for n in mine]
+prompts = [n for n in range(200) if softs[n].kind == "prompt"]  # 160 rows
+vectors, rows = [softs[n].embeddings for n in prompts], [asked[n][0] for n in prompts]
 together = mixed_logits(model, vectors, rows)  # (160, V)
 alone = torch.cat([mixed_logits(model, [x], [row]) for x, row in zip(vectors, rows)])  # (160, V)
 spoiled = mixed_logits(model, [vectors[0] * torch.nan, *vectors[1:]], rows)  # (160, V)
@@ -128,15 +126,16 @@ Now all 200 answer a question each. **Before you run it:** how many times as fas
 """
 
 # %%
-own = score(model, past, asked).right.mean()
 next_row = past.rows(torch.arange(200).roll(-1))
-others = score(model, next_row, asked).right.mean()
-print(f"accuracy behind its own prompt {own:.2f}, behind the next row's {others:.2f}")
+for name, prompts in (("its own", past), ("the next row's", next_row)):
+    print(f"accuracy behind {name} prompt: {score(model, prompts, asked).right.mean():.2f}")
 questions = [question for question, _ in asked]
 begun = process_time()  # of the processor
 together = model.generate(questions, 2, past)
 middle = process_time()
-alone = [model.generate([ids], 2, past.rows(torch.tensor([n])))[0] for n, ids in enumerate(questions)]
+alone = []
+for n, question in enumerate(questions):
+    alone += model.generate([question], 2, past.rows(torch.tensor([n])))
 ratio = (process_time() - middle) / (middle - begun)
 print(f"one batch is {ratio:.0f} times as fast, the same answers: {together == alone}")
 
@@ -174,9 +173,9 @@ a hash of its shape and of all its weights. So `load` notices one digit, and ref
 ## 3. A base that moves on
 
 Is that too strict? Somebody trains the base for 20 more steps, on tasks that it practised before.
-That is an **update**, at one of two learning rates. We try old prompts, and two rivals: the hard
-prompt that was best before, and prompts trained anew for the new base. One task, how many words
-there are, was practised. The other, the first letter of the last word, never.
+That is an **update**, at one of two learning rates. We try old prompts and two rivals: the best hard
+prompt, and prompts trained anew. One task, how many words there are, was practised. The other, the
+first letter of the last word, never.
 
 **Before you run it:** after an update, which is safer, an old prompt or a hard one?
 """
@@ -188,8 +187,8 @@ after = []
 for task in ("count", "first-letter-last"):
     for row in where(read_rows(table("update")), split="test", task=task):
         if row["update"] in strength and row["words"] in BEST:
-            rate, name = strength[row["update"]], TASKS[task].question
-            after.append({**row, "rate of the update": rate, "asks": name})
+            rate = strength[row["update"]]
+            after.append({**row, "rate of the update": rate, "asks": TASKS[task].question})
 
 # %%
 title = "What does an update of the base do?"
@@ -202,9 +201,9 @@ plots.lines(after, "rate of the update", "accuracy", "method", title, "asks", me
 # %% [markdown]
 r"""
 **What to notice.** Lines are medians, small dots are seeds and updates. The gentle update costs
-little. The strong one takes a fifth from old prompts on the left, and as much from words. Prompts
-trained anew get a part of it back. On the right old prompts mostly hold. There words even rise: the
-update practised parts of this task once more.
+little. The strong one takes a fifth from old prompts on the left, and nearly as much from words.
+Prompts trained anew get a part of it back. On the right old prompts mostly hold. There words even
+rise: the update practised parts of this task once more.
 
 So neither is safe. `load` refuses, because no file says how an update was done. Test old prompts
 again, on validation sentences.
@@ -229,7 +228,7 @@ SIZES = {"base-tiny": 62, "base-small": 279, "base": 1001}  # thousand numbers
 tested = where(read_rows(table("methods")), split="test")
 tested = [row for row in tested if row["base"] in SIZES]
 for row in tested:
-    row["thousand numbers"], row["known"] = SIZES[row["base"]], KNOWN.get(row["task"])
+    row["thousand numbers in the base"], row["known"] = SIZES[row["base"]], KNOWN.get(row["task"])
 
 scale = []
 for task, steps in (("library", 16), ("first-letter-last", 48), ("before-last", 48)):
@@ -239,7 +238,8 @@ for task, steps in (("library", 16), ("first-letter-last", 48), ("before-last", 
 # %%
 title = "Where does a prompt catch up with new weights?"
 found = "A prompt catches up where the base practised the parts, and not outside"
-plots.lines(scale, "thousand numbers", "accuracy", "method", title, "known", median, log=True)
+plots.lines(scale, "thousand numbers in the base", "accuracy", "method", title, "known",
+            median, log=True)
 
 # %% [markdown]
 r"""
@@ -273,7 +273,8 @@ for task in KNOWN:
         for row in where(scale, task=task, base=base):
             runs[row["method"]].append(row["accuracy"])
         part = gap_closed(runs["wording"][0], runs["prompt"], runs["full"])
-        print(f"{task:18} {base:11} of the gap closed:", "no gap" if part is None else f"{part:.2f}")
+        part = "no gap" if part is None else f"{part:.2f}"
+        print(f"{task:18} {base:11} of the gap closed: {part}")
 
 # %% [markdown]
 r"""
@@ -287,12 +288,12 @@ for task in ("library", "repeat-second", "letters-third", "first-letter-last", "
     hard += where(tested, task=task, method="wording")
 
 # %%
-title = "What do the best words do?"
-found = "Words learn to combine, as the base gets better"
+title = "What do the best words do on each base?"
+found = "A better base does more when it is only asked"
 colours = ("#0072B2", "#009E73", "#999933", "#E69F00", "#D55E00")
 tasks = dict.fromkeys(row["task"] for row in hard)
 looks = {task: Look(TASKS[task].question, colour) for task, colour in zip(tasks, colours)}
-plots.lines(hard, "thousand numbers", "accuracy", "task", title, log=True, looks=looks)
+plots.lines(hard, "thousand numbers in the base", "accuracy", "task", title, log=True, looks=looks)
 
 # %% [markdown]
 r"""
@@ -329,7 +330,7 @@ is.
 # %%
 @exercise
 def base_in_file(path, model):
-    """"this base", "another base", or "damaged" where the file cannot be read."""
+    """One of "this base", "another base" and "damaged": the file cannot be read."""
     raise NotImplementedError
 
 # %%

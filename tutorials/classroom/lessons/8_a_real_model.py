@@ -61,8 +61,8 @@ r"""
 First we only ask. A **hard prompt** is English in front of the text: a question, or a question with
 solved examples. The latter is called *learning in context* (Brown et al. 2020).
 
-This model was never told to answer in one word. So we do not let it write. We ask which of the two
-answers is more probable.
+This model was never told to answer in one word and stop. So we do not let it write. We ask which of
+the two answers is more probable.
 
 ### Exercise 1: the likeliest answer
 
@@ -87,8 +87,8 @@ def likeliest(model, past, question, answers):
 
 # %% [markdown]
 r"""
-`judge` does the same for many tickets at once. **Before you run it:** put these in order: nothing,
-a question, a question that names the answers, 8 solved tickets before the question.
+`judge` chooses for many tickets at once, token by token. **Before you run it:** put these in order:
+nothing, a question, a question that names the answers, a question and 8 solved tickets.
 """
 
 # %%
@@ -97,16 +97,19 @@ shown = f"{QUESTION}\n{solved(drawn_evenly(train, answers, 8, 0))}"
 for text in ("", QUESTION, NAMED, shown):
     accuracy = judge(model, tok, past_behind(model, tok, text), rows, answers).among
     print(f"accuracy {accuracy:.2f}: {text[:100]!r}")
+
 ids, past = ids_of(tok, answers), past_behind(model, tok, NAMED)
+choices = [answer[:-1] for answer in ids]  # without the token that ends an answer
 with torch.inference_mode():
-    chosen = [ids[likeliest(model, past, question, ids)] for question, _ in rows[:8]]
-print("yours, of 8 tickets:", mean(ours == answer for ours, (_, answer) in zip(chosen, rows)),
-      "| judge:", judge(model, tok, past, rows[:8], answers).among)
+    chosen = [ids[likeliest(model, past, question, choices)] for question, _ in rows]
+yours = mean(ours == answer for ours, (_, answer) in zip(chosen, rows))
+print(f"accuracy {yours:.2f} with yours, where the answers are named")
 
 # %% [markdown]
 r"""
 **What to notice.** A guesser has 0.5, and 32 test tickets are few: one standard error is 0.09. So
-words only guess here.
+words only guess here. (Yours weighs whole answers, `judge` decides at the first token that differs.
+So they choose differently for some tickets.)
 
 ## 3. Learn from the same tickets
 
@@ -149,18 +152,18 @@ for (method, examples), name in names.items():
     tickets += [{**row, "before the ticket": name} for row in runs]
 
 # %%
-title = "What do solved tickets bring, as words and as something to learn from?"
-found = "As words solved tickets bring nothing; a prefix learns from a few dozen"
+title = "What do solved tickets bring?"
+found = "Words guess; a prefix learns from few tickets"
 plots.dots(tickets, "before the ticket", "accuracy", title)
 
 # %% [markdown]
 r"""
-**What to notice.** Solved tickets *before* the question do not help this small model. The same
-tickets, *learned from*, do: 32 bring 0.80, 128 bring 0.86. So such a task takes dozens of examples,
-not thousands. Real tickets are written less clearly, and need more.
+**What to notice.** Solved tickets in words do not help this small model. The same tickets, learned
+from, do: 32 bring 0.80, 128 bring 0.86. So such a task takes dozens of examples, not thousands.
+Real tickets are written less clearly, and need more.
 
-Runs of one kind differ by 0.1 and more. So trust no single run. And let other texts say when to
-stop, as the command for texts of your own does:
+Runs of one kind differ by 0.1 and more, and our live run was better after 20 steps than after 40.
+So trust no single run. And let other texts say when to stop, as this command does:
 
     python tutorials/own_data.py tune --base SmolLM2-135M-Instruct --method prefix \
         --data tutorials/tickets.tsv
@@ -175,7 +178,7 @@ The model behind the long text is the **teacher**. The same model behind a prefi
 **student**. The student learns to say what the teacher says. This is **distillation** (Hinton et
 al. 2015; of a text: *cartridges*, Eyuboglu et al. 2025).
 
-Nobody gives the student a right answer. It reads 192 other places. For each of them the teacher
+Nobody gives the student a right answer. It reads 128 other places. For each of them the teacher
 guesses a continent, in two tokens. At both tokens we keep its logits (scores before the softmax):
 what it found likely, and how likely. That is all that the student gets.
 
@@ -207,7 +210,7 @@ examples = solved(drawn_evenly(others, continents, 32, 0))
 long_text = f"Which continent is this place in?\n{examples}"
 long = past_behind(model, tok, long_text)  # the teacher's past
 print(f"{long.length.item()} slots:", long_text[:150].replace("\n", " / "), "...")
-unsolved = [place for place, _ in others if f"\n{place} ->" not in long_text][:192]
+unsolved = [place for place, _ in others if f"\n{place} ->" not in long_text][:128]
 unsolved.sort(key=lambda place: len(tok.encode(place)))  # like lengths together
 questions = [tok.example(place, "")[0] for place in unsolved]
 guesses = model.generate(questions, 2, long)  # two tokens each
@@ -237,22 +240,23 @@ def distillation(model, past, rows):  # a loss for `fit`, of one arm: (1,)
     curve.append({"start": "the student", "seed": seed, "step": step, "nats": loss.item()})
     return loss[None]
 
-for seed in range(3):
+for seed in range(5):
     arm = Arm(PrefixTuning.start(model, text_start), "places", 0.01, seed)
-    for step in fit(model, [arm], {"places": lessons}, 24, 8, distillation, next_examples):
+    for step in fit(model, [arm], {"places": lessons}, 16, 8, distillation, next_examples):
         pass
     students.append(arm.soft)
 
 # %%
 title = "How far is the student from the teacher?"
-end = mean(row["nats"] for row in curve if row["step"] >= 16)
-found = f"The student comes to {end:.2f} nats of the teacher, on places that it has not seen"
+end = mean(row["nats"] for row in curve if row["step"] >= 12)
+found = f"On new places the student is {end:.2f} nats away"
 plots.lines(curve, "step", "nats", "start", title)
-pyplot.xticks(range(0, 25, 4));
+pyplot.xticks(range(0, 17, 4))
+pyplot.ylim(bottom=0);
 
 # %% [markdown]
 r"""
-**What to notice.** In 24 steps the student comes close, each time on places that are new to it. Its
+**What to notice.** In 16 steps the student comes close, each time on places that are new to it. Its
 teacher's mistakes are no problem: it is to copy them too.
 
 ## 5. What does it save?

@@ -127,8 +127,8 @@ Now all 200 answer a question each. **Before you run it:** how many times as fas
 
 # %%
 next_row = past.rows(torch.arange(200).roll(-1))
-for name, prompts in (("its own", past), ("the next row's", next_row)):
-    print(f"accuracy behind {name} prompt: {score(model, prompts, asked).right.mean():.2f}")
+for name, before in (("its own", past), ("the next row's", next_row)):
+    print(f"accuracy behind {name} prompt: {score(model, before, asked).right.mean():.2f}")
 questions = [question for question, _ in asked]
 begun = process_time()  # of the processor
 together = model.generate(questions, 2, past)
@@ -168,12 +168,13 @@ except ValueError as problem:
 # %% [markdown]
 r"""
 **What to notice.** Beside the vectors stand their kind, facts, and the **fingerprint** of the base:
-a hash of its shape and of all its weights. So `load` notices one digit, and refuses.
+a hash, a short code made of its shape and all its weights. So `load` notices one digit, and
+refuses.
 
 ## 3. A base that moves on
 
-Is that too strict? Somebody trains the base for 20 more steps, on tasks that it practised before.
-That is an **update**, at one of two learning rates. We try old prompts and two rivals: the best hard
+Is that too strict? Somebody trains the base for 20 more steps, on tasks that it practised before:
+an **update**, at one of two learning rates. We try old prompts and two rivals: the best hard
 prompt, and prompts trained anew. One task, how many words there are, was practised. The other, the
 first letter of the last word, never.
 

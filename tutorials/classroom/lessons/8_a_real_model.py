@@ -204,9 +204,9 @@ def distil_loss(teacher, student):
 
 # %%
 pairs = places()  # [(place, continent)], mixed
-test_places, others = pairs[:80], pairs[80:]
+test_places, others = pairs[:80], pairs[120:]  # the 40 between chose among three such texts
 continents = few_answers(pairs)
-examples = solved(drawn_evenly(others, continents, 32, 0))
+examples = solved(drawn_evenly(others, continents, 32, 2))
 long_text = f"Which continent is this place in?\n{examples}"
 long = past_behind(model, tok, long_text)  # the teacher's past
 print(f"{long.length.item()} slots:", long_text[:150].replace("\n", " / "), "...")
@@ -292,8 +292,8 @@ pyplot.text(always, -0.6, "commonest answer", fontsize=8);
 # %% [markdown]
 r"""
 **What to notice.** Sixteen distilled slots do the work of 200. (80 places cannot tell them apart:
-one standard error is 0.05.) Before training the same 16 slots knew nothing of it. The past is 13
-times smaller. And the time? Look at "nothing": most of it goes into the model's weights, whatever
+one standard error is 0.05.) Before training the same 16 slots did harm. The past is 13 times
+smaller. And the time? Look at "nothing": most of it goes into the model's weights, whatever
 stands before.
 
 ## Summary

@@ -20,24 +20,7 @@ import train
 from train import draw_lines, label_lines, where
 
 
-class Look(NamedTuple):
-    """How a thing is drawn."""
-
-    label: str
-    colour: str
-
-
-LOOKS = {
-    **train.STARTS,
-    **train.TASKS,
-    "none": Look("no prompt", "#595959"),
-    "always": Look("commonest answer", "#A6A6A6"),
-    "wording": Look("best hard prompt", "#000000"),
-    "prompt": Look("prompt tuning", "#44AA99"),
-    "prefix": Look("prefix tuning", "#661100"),
-    "lora": Look("LoRA", "#AA4499"),
-    "full": Look("fine-tuning all weights", "#CC6677"),
-}
+LOOKS = {**train.STARTS, **train.TASKS, **script.LOOKS}
 
 
 def looks_of(rows, column):

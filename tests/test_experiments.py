@@ -327,7 +327,7 @@ def lost_by_hand(seed, letter):
 
 
 def test_what_is_lost_is_lost_against_nothing_hidden_in_the_same_seed():
-    lost = vectors.lost(hand_made_vectors())
+    lost = vectors.lost_rows(hand_made_vectors())
     for seed, letters in ACCURACIES.items():
         for letter in letters:
             own = where(lost, seed=seed, letter=letter)
@@ -336,13 +336,13 @@ def test_what_is_lost_is_lost_against_nothing_hidden_in_the_same_seed():
 
 
 def test_what_is_lost_alone_is_what_is_lost_of_no_other_letter():
-    own = where(vectors.lost(hand_made_vectors()), seed=1)
+    own = where(vectors.lost_rows(hand_made_vectors()), seed=1)
     assert vectors.lost_alone(own, "R") == pytest.approx([-0.75, 0.85])
     assert vectors.lost_alone(own, "C") == pytest.approx([0.65, -0.9])
 
 
 def test_the_clearest_seed_holds_a_letter_in_a_vector_alone():
-    lost = vectors.lost(hand_made_vectors())
+    lost = vectors.lost_rows(hand_made_vectors())
     assert vectors.clearest_seed(lost) == vectors.clearest_seed(lost[::-1]) == 1
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from methods import COLOURS
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from plots import LOOKS
 
 FROZEN, INK = "#E6E6E6", "#333333"
 FOOTER = (
@@ -51,7 +51,7 @@ def draw_base(axis):
 
 
 def draw_prompt(axis):
-    colour = COLOURS["prompt"]
+    colour = LOOKS["prompt"].colour
     for p in range(VIRTUAL):
         box(axis, p, 0, colour, "vector", "white")
         for layer in range(1, LAYERS + 1):
@@ -60,7 +60,7 @@ def draw_prompt(axis):
 
 
 def draw_prefix(axis):
-    colour = COLOURS["prefix"]
+    colour = LOOKS["prefix"].colour
     for p in range(VIRTUAL):
         for layer in range(1, LAYERS + 1):
             box(axis, p, layer, colour, "key,\nvalue", "white")

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import torch
 from matplotlib import pyplot
 
-import train
-from train import draw_lines, label_lines, where
+from train import STARTS, TASKS, draw_lines, label_lines, where
 
 
 class Look(NamedTuple):
@@ -28,8 +27,8 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    **train.STARTS,
-    **train.TASKS,
+    **STARTS,
+    **TASKS,
     "none": Look("no prompt", "#595959"),
     "always": Look("commonest answer", "#A6A6A6"),
     "wording": Look("best hard prompt", "#000000"),

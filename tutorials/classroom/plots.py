@@ -13,6 +13,7 @@ is called, and its one colour, stand in LOOKS. A column of your own gets colours
 from statistics import mean
 from typing import NamedTuple
 
+import shared  # noqa: F401  where train.py is
 import torch
 from matplotlib import pyplot
 

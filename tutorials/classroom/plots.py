@@ -86,7 +86,9 @@ def lines(rows, x, y, by, title, panel=None, average=mean, log=False, levels=Non
         for name, height in (levels or {}).items():
             look = LOOKS.get(name) or Look(name, "0.4")
             axis.axhline(height, color=look.colour, ls="--", lw=1)
-            axis.text(places[0], height, look.label, color=look.colour, fontsize=8, va="bottom")
+            style = {"color": look.colour, "fontsize": 8, "va": "bottom"}
+            style["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}  # readable where a line is
+            axis.text(places[0], height, look.label, **style)
         drawn.append((axis, ends))
     drawn[0][0].set_ylabel(y)
     for axis, ends in drawn:  # when all heights are known

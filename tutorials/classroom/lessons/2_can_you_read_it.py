@@ -111,7 +111,7 @@ for row in where(rows, by="vectors", seed=0):
 # %%
 shown = [row for row in rows if row["by"] in ("vectors", "tokens")]
 least = min(row["accuracy"] for row in where(rows, by="vectors"))
-title = "On the new task: the vectors, and the tokens that they read as"
+title = "Who does the new task: the vectors, or the tokens that they read as?"
 found = f"All vectors do the new task (at least {least:.2f}); the tokens they read as do not"
 plots.dots(shown, "words", "accuracy", title, panel="by")
 

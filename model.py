@@ -21,11 +21,14 @@ What comes before the text is a `Past`: the cache while generating, a learned pr
 through the model, or a learned prefix as it is. Module names are those of LlamaForCausalLM.
 """
 
+import errno
 import hashlib
 import io
 import json
 import math
 import os
+import secrets
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -176,7 +179,7 @@ def attention(q, k, v, mask):
     Grouped-query attention (GQA): query heads j G to j G + G - 1 read the keys and values of head
     j. Keys answer each query by itself, and never ask which head it is from. So the G heads of a
     group stand behind one another, as G T queries of one head: all of GQA is this change of shape.
-    What each of them sees is said G times; keys and values, which are large, are there once.
+    The mask is repeated G times; keys and values are there once.
     """
     B, H, T, D = q.shape
     Hkv = k.shape[1]
@@ -196,9 +199,9 @@ def seen_in_blocks(q_pos, k_pos, pinned, window, dtype):
     q_pos (B, T), k_pos (B, S), pinned (B,) -> the slots that the first block reads, then those of
     the second and so on, and for each block its mask (B, 1, T', S').
 
-    The queries are cut into blocks of 128. A block reads the slots that one of its queries sees, in
-    one of the rows. Without a window, and before a text that one block reaches over, these are all
-    slots: then nothing is cut, and no key is copied.
+    The queries are cut into blocks of 128. A block reads at least the slots that any of its queries
+    sees in any row; the mask does the rest. Without a window, or where there are few slots, nothing
+    is cut, and no key is copied.
     """
     if window is None or k_pos.shape[1] <= window + BLOCK:
         return slice(None), [attention_mask(q_pos, k_pos, pinned, window, dtype)]
@@ -206,7 +209,7 @@ def seen_in_blocks(q_pos, k_pos, pinned, window, dtype):
     for q in q_pos.split(BLOCK, 1):  # (B, T')
         # The last query sees all that the others see, if its window begins where the first's does.
         # As positions count up, that is at most T' - 1 further back.
-        last = F.pad(q, (1, 0), value=-1).amax(1, keepdim=True)  # (B, 1): -1 if all are empty
+        last = F.pad(q, (1, 0), value=-1).amax(1, keepdim=True)  # (B, 1): -1 if there is no query
         seen = visible(last, k_pos, pinned, window + q.shape[1] - 1)  # (B, 1, S)
         read = seen[:, 0].any(0).nonzero()[:, 0]  # (S',)
         slots.append(read)
@@ -527,37 +530,137 @@ def choose_next(logits, temperature, top_k, generator):
 
 
 def write(path, content):
-    """Write what torch.save makes of the content, and its SHA-256 at the end."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    data = buffer.getvalue()
+    """Write what torch.save makes of the content, {name: value}, and its SHA-256 at the end.
+
+    What is written is what can be read: raises InputError, with the name of the value, for one that
+    `read` would refuse, as a number of NumPy or a path. The file that was there then stays.
+    """
+    for name, value in {**content.get("facts", {}), **content}.items():
+        if not is_plain(value):
+            raise InputError(
+                f"{path}: {name} = {value!r:.80} is no plain value, and could not be read again: "
+                "give numbers of Python, texts, lists or tensors"
+            )
+    data = packed(content)
     write_whole(path, data + hashlib.sha256(data).digest())
 
 
-def write_whole(path, data):
-    """Write a file of these bytes: at any moment there is the old file or the new one. Two
-    processes may write to one name, as each has an unfinished file of its own."""
-    unfinished = Path(f"{path}.{os.getpid()}.part")
+def packed(content):
+    """What torch.save makes of the content."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def unpacked(data):
+    """What was packed. This is torch's weights-only reader, which runs nothing."""
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def is_plain(value):
+    """Is this read as it was written?"""
     try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        unpacked(packed(value))
+    except Exception:  # each kind of value has an error of its own
+        return False
+    return True
 
 
 def read(path, what, names):
     """What `write` wrote. Raises InputError for a file that is cut short, changed or of another
-    kind than `what`, which has these names. torch's weights-only reader runs nothing in it."""
+    kind than `what`, which has these names. Nothing in it is run."""
     data = Path(path).read_bytes()
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
         raise InputError(f"{path} is damaged, or not a file of this project: copy or make it anew")
     try:
-        content = torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
+        content = unpacked(data[:-32])
     except Exception as problem:  # a right checksum over something that is not plain tensors
         raise InputError(f"{path} holds more than plain values, it is not read") from problem
     if not isinstance(content, dict) or not content.keys() >= set(names):
         raise InputError(f"{path} does not hold {what}")
     return content
+
+
+def write_whole(path, data):
+    """Write a file of these bytes; everything that this project writes, it writes here.
+
+    At any moment there is the old file or the new one. Many may write to one name, as each has an
+    unfinished file of its own. Links are followed, and the folder is made. What fails names `path`.
+    """
+    target = plain_file(path)
+    unfinished = unfinished_in(target.parent, target.name)
+    with naming(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_bytes(data)
+            os.replace(unfinished, target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def require_writable(path):
+    """Find out before the work whether `write_whole` can write here; nothing is left behind. Raises
+    InputError for what is no plain file, OSError for a place that cannot be written."""
+    target = plain_file(path)
+    folder = target.parent
+    while not os.path.lexists(folder):  # it will be made, in the first one that is there
+        folder = folder.parent
+    attempt = unfinished_in(folder, target.name)
+    with naming(path):
+        attempt.touch()
+        attempt.unlink()
+
+
+def plain_file(path):
+    """The file that a path leads to, through links, whether it is there or not. Raises InputError
+    for a folder, a device or a pipe, OSError for a file that is protected from writing."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{path} is a folder: name a file")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path} is a device or a pipe: name a file")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "this file is protected from writing", str(path))
+    return target
+
+
+def unfinished_in(folder, name):
+    """A name for what is not finished. Process ids repeat in threads and in containers, this does
+    not; and it is no longer than a name may be."""
+    return folder / f"{name[:50]}.{secrets.token_hex(8)}.part"
+
+
+@contextmanager
+def naming(path):
+    """Inside of it, an OSError names this path."""
+    try:
+        yield
+    except OSError as problem:
+        raise OSError(problem.errno, problem.strerror, str(path)) from problem
+
+
+class Checkpoint:
+    """What a stopped run goes on from: a file that also says which plan it is of."""
+
+    def __init__(self, path, plan):
+        self.path, self.plan = Path(path), plan
+
+    def load(self):
+        """What was kept, {name: value}, or {}. Raises InputError for that of another plan."""
+        if not self.path.exists():
+            return {}
+        content = read(self.path, "what a run goes on from", ("plan", "state"))
+        if content["plan"] != self.plan:
+            raise InputError(
+                f"{self.path} is of other data or another plan: remove it, or name another file"
+            )
+        return content["state"]
+
+    def save(self, **state):
+        write(self.path, {"plan": self.plan, "state": state})
+
+    def remove(self):
+        self.path.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------ for speed alone
@@ -582,7 +685,7 @@ def linear(x, weight):
 
 
 class Linear(nn.Linear):
-    """A linear layer that multiplies with `linear`."""
+    """A linear layer without bias that multiplies with `linear`."""
 
     def forward(self, x):
         return linear(x, self.weight)  # (..., out)

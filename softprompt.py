@@ -10,7 +10,7 @@ exact, not a shortcut. The base is never wrapped or changed, and only the soft p
 parameters are trained:
 
     soft = PromptTuning(initial_embeddings(model, 16, "text", ids))
-    optimizer = torch.optim.AdamW(soft.parameters(), lr=0.03)
+    optimizer = torch.optim.AdamW(soft.parameters(), lr=0.03, weight_decay=0.0)
     model.loss(idx, targets, soft.past(model)).backward()
 
 Letters and the rule for what is visible stand at the top of model.py.
@@ -221,7 +221,8 @@ def prefill(softs, model, pinned=True) -> Past:
 def prefill_prompts(prompts, model, pinned) -> Past:
     """Run the prompts, A of them and of any lengths, as A rows; empty slots fill the short ones."""
     lengths = torch.tensor([soft.length for soft in prompts], device=model.device)  # (A,)
-    embeds = nn.utils.rnn.pad_sequence([soft.embeddings for soft in prompts], True)  # (A, P, C)
+    embeddings = [soft.embeddings for soft in prompts]
+    embeds = nn.utils.rnn.pad_sequence(embeddings, batch_first=True)  # (A, P, C)
     slots = torch.arange(embeds.shape[1], device=model.device).expand(len(prompts), -1)  # (A, P)
     idx = slots.masked_fill(slots >= lengths[:, None], -1)  # (A, P): says which are empty
     before = model.empty_past(len(prompts), lengths if pinned else 0)
@@ -285,8 +286,8 @@ def nearest_tokens(soft, model, k, generator=None) -> Neighbours:
 
 
 def check_base(path, stated, ours):
-    """A prompt belongs to one exact base: to other weights, the same vectors say something else.
-    Raises InputError where the base that a file states is not ours."""
+    """Refuse a foreign prompt: it belongs to one exact base, and to other weights the same vectors
+    say something else. Raises InputError where the base that a file states is not ours."""
     if stated != ours:
         raise InputError(
             f"{path} was trained on the base {stated[:40]}, this base is {ours[:40]}: "
@@ -313,6 +314,9 @@ def load(path, model):
     check_base(path, content["base"], model.fingerprint())
     if content["kind"] not in METHODS:
         raise InputError(f"{path} holds a soft prompt of a kind that is not known here")
-    soft = METHODS[content["kind"]](**content["state"])
+    try:
+        soft = METHODS[content["kind"]](**content["state"])
+    except TypeError as problem:
+        raise InputError(f"{path} is a soft prompt of another kind: {problem}") from problem
     soft.facts = content["facts"]
     return soft.to(model.device)

@@ -8,7 +8,7 @@ split, loss, accuracy and the like. A table keeps rows, and a picture draws rows
 value of one column. An arm is one training of one soft prompt; many arms train as one batch over
 one frozen base. Losses are in nats for each token of an answer, lengths in virtual tokens, learning
 rates in units of the size of what they move (see `sizes`). Letters (B, T, P, ...) as in model.py;
-A is the number of arms.
+A is the number of arms. Read first: TASKS, score, fit, STARTS, compare_starts, compare_lengths.
 """
 
 import argparse
@@ -39,7 +39,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from model import GPT, InputError, write_whole
+from model import GPT, InputError, require_writable, write_whole
 from softprompt import (
     METHODS,
     PrefixTuning,
@@ -133,7 +133,6 @@ def read_docstrings(out):
         docstrings += [(library, kind, text) for kind, text in docstrings_in(path)]
     if not docstrings:
         raise InputError(f"no docstrings in {LIBRARIES}: install the requirements with .py files")
-    kept.parent.mkdir(parents=True, exist_ok=True)
     write_text(kept, json.dumps({"stamp": stamp, "docstrings": docstrings}))
     return docstrings
 
@@ -150,7 +149,8 @@ def split_of(text):
 
 
 def sentences_of(docstrings):
-    """{split: [Sentence]}: each first line once, where it does not name its own library."""
+    """{split: [Sentence]}: each first line of 20 to 100 plain characters and three words or more,
+    once, where it does not name its own library."""
     sentences, seen = {"train": [], "valid": [], "test": []}, set()
     for library, kind, text in docstrings:
         line = text.split("\n", 1)[0].strip()
@@ -158,7 +158,7 @@ def sentences_of(docstrings):
         if fits and library not in line.lower() and line not in seen:
             seen.add(line)
             sentences[split_of(line)].append(Sentence(line, library, kind))
-    for part in sentences.values():  # mixed, so that the first n are a fair sample
+    for part in sentences.values():  # the hash mixes: the first n are a fair sample
         part.sort(key=lambda sentence: hashed(sentence.text))
     return sentences
 
@@ -343,6 +343,7 @@ def collate(rows, device):
     idx = torch.full((len(rows), T), -1)  # (B, T)
     targets = torch.full((len(rows), T), -1)  # (B, T)
     for b, (question, answer) in enumerate(rows):
+        # The last token of the question predicts the first of the answer.
         first, end = len(question) - 1, len(question) + len(answer) - 1
         idx[b, :end] = torch.tensor(question + answer[:-1])
         targets[b, first:end] = torch.tensor(answer)
@@ -407,7 +408,7 @@ def score(model, past, rows):
     """The Scores of rows (question, answer), each behind its row of `past` (None: no prompt).
 
     `past` has A rows and `rows` as many for each, arm after arm: row a of `past` stands before the
-    a-th part of `rows`. A loss that is not a number is never right.
+    a-th part of `rows`. A row whose loss is not a number is never right.
     """
     B = len(rows)
     nats = torch.zeros(B, device=model.device)  # (B,)
@@ -454,8 +455,8 @@ def answer_logits(model, past, rows):
 
 
 def parts_of(order, widths, limit):
-    """Cut the rows in `order` into parts, each of at most `limit` slots once all its rows are as
-    wide as the widest, or of one row where that alone has more."""
+    """Cut the rows in `order` into parts. A part, its rows filled up to the widest, has at most
+    `limit` slots; a row that is wider is a part of its own."""
     part, widest = [], 0
     for i in order:
         widest = max(widest, widths[i])
@@ -497,7 +498,7 @@ class Arm:
 
 
 def sizes(soft, model):
-    """How big the numbers around each parameter are: the unit of its learning rate.
+    """The unit of each parameter's learning rate: how big the numbers usually are that it moves.
 
     AdamW moves each number by about the learning rate in every step, however small the gradient is.
     So a rate means something only beside the size of what it moves. That is the standard deviation
@@ -692,8 +693,8 @@ def new_arm(lab, task, method, start, length, rate, seed):
 
 def arm_of_tokens(lab, task, ids, rate=0.0, seed=0):
     """An arm whose prompt starts at the embeddings of these tokens. Before a text it acts as they
-    do, as far as the window lets them be seen. So a hard prompt is an arm like any other, one that
-    is not trained."""
+    do, as long as the window reaches the words; the vectors are pinned. So a hard prompt is an arm
+    like any other, one that is not trained."""
     ids = torch.tensor(ids, dtype=torch.long, device=lab.model.device)  # (P,)
     return Arm(PromptTuning(lab.model.model.embed_tokens(ids)), task, rate, seed)  # (P, C)
 
@@ -794,11 +795,12 @@ def write_text(path, text):
     write_whole(path, text.encode("utf-8"))
 
 
-def write_picture(path, draw, rows):
-    """Draw rows and write the picture, whole or not at all, whatever a user's matplotlibrc says."""
+def write_picture(path, draw, *given):
+    """Write the Figure that draw(*given) makes, whole or not at all, whatever a user's matplotlibrc
+    says."""
     file = io.BytesIO()
     with matplotlib.style.context("default"):
-        draw(rows).savefig(file, format="png", dpi=130)
+        draw(*given).savefig(file, format="png", dpi=130)
     write_whole(path, file.getvalue())
     say(str(path))
 
@@ -836,7 +838,7 @@ def draw_lines(axis, rows, x, y, by, looks, average=mean, top=math.inf, rings=No
         faces = ["white" if height > top else colour for height in averages.values()]
         axis.plot(list(averages), heights, color=colour, lw=2)
         axis.scatter(list(averages), heights, 40, faces, edgecolors=colour, zorder=3)
-        if rings:
+        if rings and name in rings:
             height = min(averages[rings[name]], top)
             axis.plot(rings[name], height, "o", ms=15, mfc="none", mew=2, color=colour)
         # The dots of each line a little aside, so that none hides another's.
@@ -874,7 +876,7 @@ def moved_apart(heights, gap):
 class Plan(NamedTuple):
     """How much the main job does of what the tasks ask for."""
 
-    rates: int = 5  # of a sweep, at most; the lowest come first
+    without_rates: tuple = ()  # that experiment 1 leaves out
     start_seeds: int = 4
     start_length: int = 16
     lengths: tuple = (1, 2, 4, 8, 16, 64)
@@ -883,7 +885,14 @@ class Plan(NamedTuple):
     part: float = 1.0  # of the steps that the lengths get
 
 
-QUICK = Plan(rates=2, start_seeds=1, lengths=(1, 16), length_seeds=1, methods=("prompt",), part=0.5)
+QUICK = Plan(
+    without_rates=(1 / 16, 1 / 4, 16),
+    start_seeds=1,
+    lengths=(1, 16),
+    length_seeds=1,
+    methods=("prompt",),
+    part=0.5,
+)
 
 # ------------------------------------------------------------------ experiment 1: initialization
 
@@ -907,6 +916,7 @@ def compare_starts(lab, plan, first_seed):
             if step % sweep.every == 0:
                 measured = measure(lab, arms, step, "valid", CURVE)
                 learned = [row["loss"] <= THRESHOLD for row in measured]  # not where it is nan
+                # `fit` looks at this same list: an arm that has learned the task leaves the batch.
                 arms[:] = [arm for arm, done in zip(arms, learned) if not done]
                 results += measured
     return results
@@ -915,28 +925,32 @@ def compare_starts(lab, plan, first_seed):
 def arms_of_start(lab, plan, task, start, first_seed):
     """The arms of a start: each learning rate with each seed."""
     sweep, arms = TASKS[task].sweep, []
-    for rate in sweep.rates[: plan.rates]:
-        for seed in range(first_seed, first_seed + min(sweep.seeds, plan.start_seeds)):
-            arm = new_arm(lab, task, "prompt", start, plan.start_length, rate, seed)
-            arm.columns = {"start": start, "rate": rate}
-            arms.append(arm)
+    seeds = range(first_seed, first_seed + min(sweep.seeds, plan.start_seeds))
+    for rate in sweep.rates:
+        if rate not in plan.without_rates:
+            for seed in seeds:
+                arm = new_arm(lab, task, "prompt", start, plan.start_length, rate, seed)
+                arm.columns = {"start": start, "rate": rate}
+                arms.append(arm)
     return arms
 
 
 def steps_needed(rows):
-    """A row for each arm of experiment 1: in `steps` the first step at which its loss was at most
+    """A row for each arm of experiment 1: in `steps` the first look at which its loss was at most
     the threshold; infinity where it never was."""
-    arms = {}
+    names = ("task", "start", "rate", "seed")
+    steps = {}
     for row in rows:
-        arm = {name: row[name] for name in ("task", "start", "rate", "seed")}
-        arm = arms.setdefault(tuple(arm.values()), {**arm, "steps": math.inf})
+        arm = tuple(row[name] for name in names)
+        steps.setdefault(arm, math.inf)
         if row["loss"] <= THRESHOLD:
-            arm["steps"] = min(arm["steps"], row["step"])
-    return list(arms.values())
+            steps[arm] = min(steps[arm], row["step"])
+    return [{**dict(zip(names, arm)), "steps": first} for arm, first in steps.items()]
 
 
 def best_rate(needed, start):
-    """The learning rate at which the median of this start's seeds is smallest."""
+    """The learning rate at which the median of this start's seeds is smallest; of equals the
+    lowest."""
     own = where(needed, start=start)
 
     def steps(rate):
@@ -959,7 +973,8 @@ def draw_initialization(rows):
     for axis, task in zip(axes, tasks):
         own = where(needed, task=task)
         last = max(row["step"] for row in where(rows, task=task))
-        rings = {row["start"]: best_rate(own, row["start"]) for row in own}
+        learned = {row["start"] for row in own if row["steps"] < math.inf}
+        rings = {start: best_rate(own, start) for start in learned}
         ends.append(draw_lines(axis, own, "rate", "steps", "start", STARTS, median, last, rings))
         if max(row["steps"] for row in own) > last:
             axis.axhline(last, color="0.8", ls=":", zorder=0)
@@ -977,6 +992,7 @@ def draw_initialization(rows):
 
 # ------------------------------------------------------------------ experiment 2: length
 
+# Near the best of each method, by validation sentences: tutorials/experiments/methods.py.
 LENGTH_RATES = {"prompt": 3, "prefix": 0.1}
 
 
@@ -1039,8 +1055,9 @@ def chosen_length(rows, task, method):
     accuracies = {}
     for length in sorted({row["length"] for row in own}):
         accuracies[length] = mean_error([row["accuracy"] for row in where(own, length=length)])
-    best, error = max(accuracies.values())
-    return min(P for P, (accuracy, _) in accuracies.items() if accuracy >= best - error)
+    best = max(accuracies, key=lambda length: accuracies[length][0])  # of equals the shortest
+    accuracy, error = accuracies[best]
+    return min(length for length in accuracies if accuracies[length][0] >= accuracy - error)
 
 
 # What needs no training: where it stands left of the lengths, and how it is called.
@@ -1115,19 +1132,43 @@ def clock(seconds):
 
 def guard(work):
     """Do the work. What a user can mend is one line on stderr and exit code 2; a mistake in the
-    code keeps its traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a character shows its code
-            stream.reconfigure(errors="backslashreplace")
+    code keeps its traceback. Who reads no more, as `| head`, ends it without a word."""
+    prepare_streams()
     try:
         work()
+        sys.stdout.flush()  # here, where what goes wrong is still told
+    except BrokenPipeError:
+        forget_output()
+        sys.exit(141)  # what a shell gives for it
     except (InputError, OSError) as problem:
         message = " ".join(str(problem).split())  # one line, whatever a library says
+        if isinstance(problem, OSError) and problem.filename is None:
+            message += ": where the output goes"  # all else that is written has a name
         say(f"error: {message}", file=sys.stderr)
+        forget_output()
         sys.exit(2)
     except KeyboardInterrupt:
         say("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def prepare_streams():
+    """Make all that is printed possible: a stream that is closed (`>&-`) takes it and shows
+    nothing, and a console that cannot show a character shows its code."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def forget_output():
+    """What was printed and could not be written goes nowhere: Python tries again when it ends, and
+    would complain once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ------------------------------------------------------------------ the command line
@@ -1150,6 +1191,8 @@ class Parser(argparse.ArgumentParser):
     """argparse whose complaints are InputErrors."""
 
     def error(self, message):
+        if "expected" in message and "argument" in message:
+            message += "; a value that begins with a minus stands behind =, as in --text=-5"
         raise InputError(message)
 
 
@@ -1178,9 +1221,9 @@ def seed_number(text):
 
 
 def open_lab(settings):
-    """The Lab of the base and the folder that the command line names; the folder is made."""
+    """The Lab of the base and of the folder that the command line names."""
+    require_writable(Path(settings.out, "docstrings.json"))
     model, tok = load_base(settings.base, settings.device)
-    Path(settings.out).mkdir(parents=True, exist_ok=True)
     return Lab(model, tok, load_data(settings.out))
 
 
@@ -1193,8 +1236,10 @@ def main(arguments=None):
     started = time.time()
     folder = Path(settings.out, "quick") if settings.quick else Path(settings.out)
     plan = QUICK if settings.quick else Plan()
+    for name in EXPERIMENTS:
+        require_writable(folder / f"{name}.csv")
+        require_writable(folder / f"{name}.png")
     lab = open_lab(settings)
-    folder.mkdir(exist_ok=True)
     show_one_text(lab, settings.seed)
     show_what_words_hide(lab, settings.seed)
     for name, experiment in EXPERIMENTS.items():

@@ -642,6 +642,23 @@ def test_an_adapter_is_whole_or_not_there(adapter, monkeypatch):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_who_exports_is_told_the_form_of_the_texts(adapter, capsys):
+    model, soft, folder = adapter
+    to_peft(soft, model, folder)
+    assert "form" not in capsys.readouterr().out  # it does not know
+    soft.facts["reading"] = {"form": "\nTEXT -> ANSWER"}
+    to_peft(soft, model, folder)
+    assert r"in exactly this form, without a token before it: '\nTEXT -> ANSWER'" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_folder_that_is_not_there_is_not_a_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match="models/smol is no folder, .*this needs huggingface_hub"):
+        hub_folder("models/smol")
+
+
 def test_a_prefix_of_an_mlp_goes_to_peft_as_the_prefix_that_it_makes(whole, tmp_path):
     model = from_pretrained(whole)
     soft = soft_prompt(PrefixMLP, model)

@@ -1,7 +1,15 @@
 """model.py as identities: attention equals a loop, cached equals uncached, padded equals plain."""
 
+import errno
+import hashlib
+import math
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +18,7 @@ from conftest import as_mha, ids, make_model
 import model as model_file
 from model import (
     GPT,
+    Checkpoint,
     GPTConfig,
     InputError,
     Past,
@@ -18,9 +27,11 @@ from model import (
     choose_next,
     linear,
     read,
+    require_writable,
     rotary_angles,
     rotate,
     visible,
+    write_whole,
 )
 
 # ------------------------------------------------------------------ what a text sees
@@ -746,24 +757,117 @@ def test_files_that_are_no_model(tmp_path):
         model_file.write(path, {"config": changed, "facts": {}, "state": {}})
         with pytest.raises(InputError, match="m.pt is a base of another kind"):
             GPT.load(path)
-    model_file.write(path, [1, 2])
+    data = model_file.packed([1, 2])
+    path.write_bytes(data + hashlib.sha256(data).digest())
     with pytest.raises(InputError, match="does not hold numbers"):
         read(path, "numbers", ("config",))
 
 
-def test_two_processes_that_write_to_one_name_do_not_write_to_one_file(tmp_path, monkeypatch):
-    replace, parts = model_file.os.replace, []
+def test_all_who_write_to_one_name_at_once_succeed(tmp_path, monkeypatch):
+    """Threads have one process id, and so have the first processes of all containers."""
+    monkeypatch.setattr(model_file.os, "getpid", lambda: 1)
+    path, contents = tmp_path / "m.pt", [bytes([i]) * 5000 for i in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda data: write_whole(path, data), contents))
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
 
-    def spy(part, path):
-        parts.append(part)
-        replace(part, path)
 
-    monkeypatch.setattr(model_file.os, "replace", spy)
-    for process in (1, 2):
-        monkeypatch.setattr(model_file.os, "getpid", lambda process=process: process)
-        model_file.write(tmp_path / "m.pt", {"from": process})
-    assert len(set(parts)) == 2
-    assert read(tmp_path / "m.pt", "numbers", ()) == {"from": 2}
+def test_a_link_leads_to_the_file_that_is_written(tmp_path):
+    """A link stays one, also where what it names is not there yet, or is a folder on the way."""
+    elsewhere = tmp_path / "elsewhere"
+    for link, target in (("old", elsewhere / "old.pt"), ("new", elsewhere / "deep" / "new.pt")):
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "folder").symlink_to(elsewhere, target_is_directory=True)
+    elsewhere.mkdir()
+    (elsewhere / "old.pt").write_bytes(b"before")
+    for name in ("old", "new", "folder/third.pt", "not/yet/there.pt"):
+        require_writable(tmp_path / name)
+        write_whole(tmp_path / name, name.encode())
+        assert (tmp_path / name).read_bytes() == name.encode()
+    assert (tmp_path / "old").is_symlink() and (tmp_path / "new").is_symlink()
+    assert (elsewhere / "old.pt").read_bytes() == b"old"
+    assert {path.name for path in elsewhere.rglob("*")} == {"old.pt", "deep", "new.pt", "third.pt"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its pipes and devices")
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    before = sorted(tmp_path.rglob("*"))
+    refused = {
+        tmp_path / "folder": (InputError, "is a folder: name a file"),
+        tmp_path / "pipe": (InputError, "is a device or a pipe"),
+        Path(os.devnull): (InputError, "is a device or a pipe"),
+        tmp_path / "file" / "m.pt": (OSError, "file.m.pt"),
+        tmp_path / ("x" * 300): (OSError, "xxxx"),
+        tmp_path / "round" / "m.pt": (OSError, "round"),
+    }
+    for path, (kind, message) in refused.items():
+        for work in (require_writable, lambda path: write_whole(path, b"new")):
+            with pytest.raises(kind, match=message):
+                work(path)
+    require_writable(tmp_path / "new" / "m.pt")
+    monkeypatch.setattr(model_file.os, "access", lambda *given: False)
+    with pytest.raises(PermissionError, match="protected.*file"):
+        require_writable(tmp_path / "file")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_written_names_the_file(tmp_path, monkeypatch):
+    """As a disk that is full, which has no name in the error of the system."""
+    path = tmp_path / "m.pt"
+    write_whole(path, b"old")
+
+    def full(self, data):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device: .*m.pt'") as stop:
+        write_whole(path, b"new")
+    assert stop.value.errno == errno.ENOSPC and ".part" not in str(stop.value)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@dataclass
+class Settings:
+    rate: float = 0.1
+
+
+def test_what_would_not_be_read_is_not_written(tmp_path):
+    path = tmp_path / "m.pt"
+    strange = {
+        "accuracy": np.mean([0.5, 1.0]),
+        "steps": np.int64(3),
+        "data": Path("tickets.tsv"),
+        "settings": Settings(),
+        "rule": lambda text: text,
+        "inside": {"a list": [1, {"of": np.float32(2)}]},
+    }
+    make_model().save(path, task="before")
+    for name, value in strange.items():
+        with pytest.raises(InputError, match=f"m.pt: {name} = .* is no plain value") as stop:
+            make_model().save(path, seed=1, **{name: value})
+        assert "\n" not in str(stop.value)
+        assert GPT.load(path).facts == {"task": "before"}
+    plain = {"yes": True, "none": None, "list": [1, (2.5, "x")], "inside": {"a": {"b": math.inf}}}
+    make_model().save(path, **plain)
+    assert GPT.load(path).facts == plain
+
+
+def test_a_checkpoint_is_of_one_plan(tmp_path):
+    kept = Checkpoint(tmp_path / "run.ckpt", "plan 1")
+    assert kept.load() == {}
+    kept.save(step=3, seen=["a"])
+    assert Checkpoint(tmp_path / "run.ckpt", "plan 1").load() == {"step": 3, "seen": ["a"]}
+    with pytest.raises(InputError, match="run.ckpt is of other data or another plan: remove it"):
+        Checkpoint(tmp_path / "run.ckpt", "plan 2").load()
+    kept.remove()
+    kept.remove()
+    assert kept.load() == {}
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -626,6 +626,121 @@ def test_consoles_that_are_not_utf8(world, monkeypatch, capsys):
     assert {answer for _, answer in read_pairs("labels.csv")} <= {"はい", "いいえ"}
 
 
+# ------------------------------------------------------------------ no prompt is lost
+
+
+def test_two_files_of_one_name_have_a_prompt_each(world, capsys):
+    tune = ["tune", "--base", "base.pt", "--steps", "1", "--length", "2", "--data"]
+    for folder, answers in (("a", ("urgent", "wait")), ("b", ("yes", "no"))):
+        Path(folder).mkdir()
+        write_rows(f"{folder}/train.tsv", lines_of(60, 0, answers))
+        out, err = run(capsys, *tune, f"{folder}/train.tsv")
+    assert (
+        "out/train-prompt.pt stays as it is: the best prompt so far is in out/train-prompt-2" in err
+    )
+    assert "--prompt out/train-prompt-2.pt" in out and "out/train-prompt-2.pt: 2 virtual" in out
+    kept = {path.name: load(path, base_model()).facts["answers"] for path in Path("out").iterdir()}
+    assert kept == {"train-prompt.pt": ["urgent", "wait"], "train-prompt-2.pt": ["no", "yes"]}
+
+
+def test_a_trained_prompt_stays_until_another_is_trained(world, monkeypatch, capsys):
+    """Also where --save asks for its name, through a link, and the run is stopped or fails."""
+    command = [*COMMAND, "--valid", "valid.tsv"]
+    Path("soft.pt").symlink_to("real.pt")
+    run(capsys, *command)
+    before, validate, looks = Path("real.pt").read_bytes(), own_data.validate, []
+
+    def stop(*given):
+        looks.append(stopped)
+        if len(looks) == 2:
+            raise stopped
+        return validate(*given)
+
+    for stopped in (KeyboardInterrupt(), NotFinite("the loss is nan")):
+        with monkeypatch.context() as patch:
+            patch.setattr(own_data, "validate", stop)
+            with pytest.raises(type(stopped)):
+                own_data.main([*command, "--seed", "1"])
+        err = capsys.readouterr().err
+        assert "soft.pt is replaced when this training is done" in err
+        assert "soft-2.pt has the best prompt so far: --init soft-2.pt goes on" in err
+        assert Path("real.pt").read_bytes() == before
+        assert load("soft-2.pt", base_model()).facts["step"] == 0
+        Path("soft-2.pt").unlink()
+        looks.clear()
+    run(capsys, *command, "--seed", "1")
+    assert Path("soft.pt").is_symlink() and Path("real.pt").read_bytes() != before
+    assert not Path("soft-2.pt").exists()
+
+
+# ------------------------------------------------------------------ what a prompt depends on
+
+
+def test_another_tokenizer_end_or_form_is_said(prompts, tok, monkeypatch, capsys):
+    run(capsys, *COMMAND, "--steps", "1")
+    whole, ask = base_model(), [*ANSWER, "soft.pt", "--text", "A plot."]
+    _, err = run(capsys, *ask)
+    assert "was trained with" not in err
+    tokens = whole.facts["tokenizer"]
+    swapped = [*tokens[:-2], tokens[-1], tokens[-2]]
+    whole.save("base.pt", tokenizer=swapped)
+    assert base_model().fingerprint() == whole.fingerprint()
+    for words in (ask, [*COMMAND, "--steps", "1", "--init", "soft.pt", "--save", "more.pt"]):
+        _, err = run(capsys, *words)
+        assert err.count("soft.pt was trained with tokenizer") == 1 and "with end" not in err
+    whole.save("base.pt", tokenizer=tokens, end=[7])
+    _, err = run(capsys, *ask)
+    assert f"soft.pt was trained with end [{tok.end}], and now it is [7]" in err
+    assert "with tokenizer" not in err
+    whole.save("base.pt", tokenizer=tokens)
+    example = train.Tokenizer.example
+
+    def other(self, text, answer, hard_prompt=""):
+        return example(self, f"{text}!", answer, hard_prompt)
+
+    monkeypatch.setattr(train.Tokenizer, "example", other)
+    _, err = run(capsys, *ask)
+    assert r"with form '\nTEXT -> ANSWER', and now it is '\nTEXT! -> ANSWER'" in err
+    _, err = run(capsys, *ANSWER, "a.pt", "--text", "A plot.")  # it does not say, as old files
+    assert "was trained with" not in err
+
+
+# ------------------------------------------------------------------ what is said of the data
+
+
+def test_what_is_hidden_in_the_data_is_said_before_the_training(world, capsys):
+    same = ["Yes", "yes", "caf\u00e9", "cafe\u0301", "can  wait", "can wait", "no"]
+    rows = [f"{i},plot {i},{same[i % 7]}" for i in range(70)]
+    rows[3] += "\n\nid,text,answer\n9,plot 1,no"
+    Path("own.csv").write_text("\n".join(["id,text,answer", *rows, "", ""]), encoding="utf-8")
+    _, err = run(capsys, *COMMAND, "--data", "own.csv", "--steps", "1")
+    before, _ = err.split("training:")
+    assert "own.csv: 2 lines are passed over" in before and "the first is own.csv:6" in before
+    assert "own.csv: columns that are not used: id" in before
+    assert "1 texts have more than one answer, as 'plot 1': 'no' and 'yes'" in before
+    assert "3 answers are spelled in several ways" in before
+    write_rows("many.tsv", [(f"plot {i}", f"w{i % 20}") for i in range(100)] + [("x", "W1")] * 3)
+    out, err = run(capsys, *COMMAND, "--data", "many.tsv", "--steps", "1")
+    assert "21 different answers, more than 20: they are written, and not chosen" in out
+    assert "1 answers are spelled in several ways" in err and "'W1', 'w1'" in err
+    _, err = run(capsys, *COMMAND, "--steps", "1", "--length", "20", "--save", "new.pt")
+    assert [line for line in err.splitlines() if "minutes" not in line] == []  # nothing to say
+
+
+def test_answer_says_what_tune_says_of_columns(prompts, capsys):
+    rows = [f"plot {i},{('class', 'function')[i % 2]}" for i in range(30)]
+    Path("v.csv").write_text("\n".join(["text,label", *rows]))
+    refused("v.csv:1: the columns seem to be called text, label", *COMMAND, "--data", "v.csv")
+    out, err = run(capsys, *ANSWER, "a.pt", "--data", "v.csv")
+    assert "v.csv: no column is called answer; columns that are not used: label" in err
+    assert len(out.splitlines()) == 30
+    message = "2 prompts: give the one that is to label v.csv, which gives no answers"
+    refused(message, *ANSWER, "a.pt", "b.pt", "--data", "v.csv")
+    write_rows("valid.tsv", [(f"plot {i}", "Class") for i in range(5)])
+    _, err = run(capsys, *ANSWER, "a.pt", "--data", "valid.tsv")
+    assert "an answer that training never saw, as 'Class'" in err and "'Class', 'class'" in err
+
+
 # ------------------------------------------------------------------ answer
 
 
@@ -700,6 +815,140 @@ def test_what_answer_cannot_do_is_refused_before_the_work(prompts, monkeypatch):
     refused("--text: half of a character", *ANSWER, "a.pt", "--text", "\udce9")
 
 
+def test_labels_keep_every_row_and_column(prompts, capsys):
+    Path("v.csv").write_text('ID,text,answer\n07,"a, plot",old\n08,graph,\n\n08,graph,class\n')
+    for name in ("labels.csv", "labels.jsonl", "labels.tsv"):
+        _, err = run(capsys, *ANSWER, "b.pt", "--data", "v.csv", "--save", name)
+        assert "v.csv: 1 lines are passed over" in err
+        table = own_data.read_table(name, ["text", "answer"])
+        assert table.columns == ["ID", "text", "given answer", "answer"]
+        assert [row.values[:3] for row in table.rows] == [
+            ["07", "a, plot", "old"],
+            ["08", "graph", ""],
+            ["08", "graph", "class"],
+        ]
+        assert set(answer for _, answer in table.pairs) <= {"class", "no, never"}
+
+
+def test_labelling_that_is_stopped_goes_on_where_it_was(prompts, monkeypatch, capsys):
+    texts = [f"plot {i}" for i in range(100)]
+    Path("texts.txt").write_text("\n".join(texts))
+    command = [*ANSWER, "b.pt", "--data", "texts.txt", "--save", "new/labels.csv"]
+    run(capsys, *command[:-1], "whole.csv")
+    asked, choose_some = [], own_data.choose_each
+
+    def stop(model, tok, past, questions, answers):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(questions))
+        return choose_some(model, tok, past, questions, answers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_data, "choose_each", stop)
+        with pytest.raises(KeyboardInterrupt):
+            own_data.main(command)
+    assert "new/labels.unfinished has 64 of 100 answers" in capsys.readouterr().err
+    assert not Path("new/labels.csv").exists()
+    before = Path("new/labels.unfinished").read_bytes()
+    other = "new/labels.unfinished is of other data or another plan: remove it"
+    refused(other, *ANSWER, "a.pt", *command[-4:])
+    Path("texts.txt").write_text("\n".join(["one more", *texts]))
+    refused(other, *command)
+    Path("texts.txt").write_text("\n".join(texts))
+    assert Path("new/labels.unfinished").read_bytes() == before
+    # A disk that is full at the end: no answer is lost, and none is asked for again.
+    asked.clear()
+    monkeypatch.setattr(own_data, "KEEP_EVERY", 0)  # after each answer
+    monkeypatch.setattr(own_data, "choose_each", lambda *given: stop(*given))
+    with monkeypatch.context() as patch:
+        patch.setattr(own_data, "write_text", lambda *given: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            own_data.main(command)
+    assert "has 100 of 100 answers" in capsys.readouterr().err and asked == [32, 4]
+    out, _ = run(capsys, *command)
+    assert asked == [32, 4] and "new/labels.csv: 100 texts and their answers" in out
+    assert Path("new/labels.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert os.listdir("new") == ["labels.csv"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its pipes")
+def test_the_place_of_the_answers_is_looked_at_before_the_work(prompts, monkeypatch):
+    monkeypatch.setattr(own_data, "load_any_base", lambda *given: 1 / 0)
+    Path("file").write_text("")
+    os.mkfifo("pipe.csv")
+    command = [*ANSWER, "a.pt", "--data", "valid.tsv", "--save"]
+    with pytest.raises(OSError, match="file/l.csv"):
+        own_data.main([*command, "file/l.csv"])
+    refused("pipe.csv is a device or a pipe", *command, "pipe.csv")
+    Path("link.csv").symlink_to("valid.tsv")
+    refused("would replace the file that is read", *command, "link.csv")
+    refused("is a folder: name a file", *COMMAND, "--save", "..")
+
+
+def test_the_lines_of_a_free_answer_are_lost_on_the_console_only(prompts, tok, monkeypatch, capsys):
+    want = "1. open it\n    2.  plot  it"
+    ids = tok.encode(f" {want}\n")
+    monkeypatch.setattr(own_data, "generate_each", lambda *given: [ids for _ in given[3]])
+    monkeypatch.setattr(own_data, "NEW_TOKENS", len(ids) + 1)
+    monkeypatch.setattr(
+        own_data, "rows_behind", lambda m, t, pairs, *rest: [([1], [])] * len(pairs)
+    )
+    Path("texts.txt").write_text("a plot\ngraph")
+    for name in ("l.csv", "l.jsonl"):
+        _, err = run(capsys, *ANSWER, "free.pt", "--data", "texts.txt", "--save", name)
+        assert read_pairs(name) == [("a plot", want), ("graph", want)] and "lose" not in err
+    _, err = run(capsys, *ANSWER, "free.pt", "--data", "texts.txt", "--save", "l.tsv")
+    assert "l.tsv: 2 answers lose their lines and spaces" in err
+    assert read_pairs("l.tsv")[0] == ("a plot", "1. open it 2. plot it")
+    for words in (["--data", "texts.txt"], ["--text", "a plot"]):
+        out, _ = run(capsys, *ANSWER, "free.pt", *words)
+        assert len(out.splitlines()) == 2 and out.rstrip().endswith("1. open it 2. plot it")
+
+
+# ------------------------------------------------------------------ messages and streams
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the quotes of these shells")
+@pytest.mark.parametrize("name", ["a.pt", "my file.pt", "a(1).pt", "it's.pt", "a&b$1.pt", "-a.pt"])
+def test_a_printed_path_can_be_pasted(name):
+    words = subprocess.run(
+        ["sh", "-c", f"printf %s {own_data.quoted(name)}"], capture_output=True, text=True
+    )
+    assert Path(words.stdout) == Path(name) and not words.stdout.startswith("-")
+
+
+def test_a_text_may_begin_with_a_minus(prompts, capsys):
+    for words in (["--text", "-5"], ["--text=-x"], ["--text", "- plot"]):
+        out, _ = run(capsys, *ANSWER, "a.pt", *words)
+        assert out.splitlines()[1].startswith("a.pt")
+    refused(
+        "expected one argument; a value that begins with a minus", *ANSWER, "a.pt", "--text", "-x"
+    )
+
+
+STREAMS = {  # what a shell does with the output: (exit code, on stderr)
+    "| head -1; exit ${PIPESTATUS[0]}": (141, ""),
+    ">&-": (0, ""),
+    "<&- >&- 2>&-": (0, ""),
+    "2>&1 | head -1 >&2; exit ${PIPESTATUS[0]}": (141, "line 0\n"),
+}
+if os.path.exists("/dev/full"):
+    STREAMS["> /dev/full"] = (2, "error: [Errno 28] No space left on device: where the output goes")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its shell")
+def test_output_that_is_closed_or_read_no_more(tmp_path):
+    code = "import train\ndef work():\n  for i in range(9**5): print('line', i)\ntrain.guard(work)"
+    runs = {}
+    for stream in STREAMS:
+        line = f"{sys.executable} -c {own_data.quoted(code)} {stream}"
+        where = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        runs[stream] = subprocess.Popen(["bash", "-c", line], text=True, **where)
+    for stream, (status, said) in STREAMS.items():
+        _, err = runs[stream].communicate()
+        assert (runs[stream].returncode, err.strip()) == (status, said.strip()), stream
+
+
 def test_stars_are_expanded(prompts, capsys):
     """Where the console does not: that of Windows."""
     shutil.copy("a.pt", "odd[1].pt")
@@ -737,7 +986,7 @@ def test_an_answer_may_be_as_long_as_in_training(world, capsys):
     [reply] = own_data.reply_each(model, tok, soft, ["plot 1"])
     question, _ = tok.example("plot 1", "")
     [said] = model.generate([question], soft.facts["longest"], soft.past(model), stop=tok.end)
-    assert reply.text == " ".join(tok.decode(said).split())
+    assert reply.text == tok.decode(said).strip()
 
 
 # ------------------------------------------------------------------ real models
@@ -757,7 +1006,7 @@ def test_a_model_of_hugging_face_is_a_base_like_any_other(tmp_path, monkeypatch,
     for method in ("prompt", "prefix"):
         out, _ = run(capsys, *tune, "--method", method)
         assert "Next: python tutorials/own_data.py answer --base real --prompt soft.pt" in out
-        assert "For PEFT" in out
+        assert "For PEFT" in out and r"exactly this form, without a token before it: '\nTEXT" in out
         out, _ = run(capsys, *"answer --base real --prompt soft.pt --text".split(), "Plot 3.")
         assert f"{method} of  16" in out and out.split()[-1] in ("0", "1")
 

@@ -1,6 +1,8 @@
 """softprompt.py as identities: prompt equals text, prompt equals its prefix, batch equals rows."""
 
+import hashlib
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -445,8 +447,8 @@ class Bomb:
 
 def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    content = {"kind": "prompt", "base": Bomb(), "facts": {}, "state": {}}
-    model_file.write("soft.pt", content)
+    data = model_file.packed({"kind": "prompt", "base": Bomb(), "facts": {}, "state": {}})
+    Path("soft.pt").write_bytes(data + hashlib.sha256(data).digest())
     with pytest.raises(InputError, match="more than plain values"):
         load("soft.pt", make_model())
     torch.save(Bomb(), "plain.pt")

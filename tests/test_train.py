@@ -102,7 +102,7 @@ def few_tasks(monkeypatch):
     return few
 
 
-SMALL = Plan(rates=2, start_length=4, lengths=(1, 30), part=1 / 3)
+SMALL = Plan(without_rates=(1 / 16, 1 / 4, 16), start_length=4, lengths=(1, 30), part=1 / 3)
 
 
 def run_python(*arguments, cwd, **environment):
@@ -1189,6 +1189,8 @@ def test_the_one_standard_error_rule(monkeypatch):
     assert chosen_length(rows, "library", "prompt") == 16
     alone = length_rows("library", "prompt", {1: (0.5,), 4: (0.9,)})
     assert chosen_length(alone, "library", "prompt") == 4
+    equal = length_rows("library", "prompt", {1: (0.85, 0.85), 4: (0.9, 0.9), 16: (0.8, 1.0)})
+    assert chosen_length(equal, "library", "prompt") == 4  # of equals the shortest, and its error
 
 
 # ------------------------------------------------------------------ one entry

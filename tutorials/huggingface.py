@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from model import GPT, GPTConfig, InputError, write_whole
+from model import GPT, GPTConfig, InputError, require_writable, write_whole
 from softprompt import PrefixTuning, PromptTuning, check_base
-from train import Tokenizer, find_device, write_text
+from train import Tokenizer, find_device, say, write_text
 
 # ------------------------------------------------------------------ packages, folders, files
 
@@ -51,8 +51,8 @@ def hub_folder(name, files=MODEL_FILES) -> Path:
         raise InputError(f"{name} is a file: name the folder that it lies in")
     if str(name).count("/") != 1:
         raise InputError(f"{name} is no folder, and no OWNER/NAME on the Hugging Face hub")
-    hub = needs("huggingface_hub")
     try:
+        hub = needs("huggingface_hub")
         return Path(hub.snapshot_download(str(name), allow_patterns=sorted(files)))
     except Exception as problem:  # no network, no such model, no permission: the hub says which
         raise InputError(f"{name} is no folder, and not from the hub: {problem}") from problem
@@ -330,9 +330,10 @@ def load_folder(name, device="auto"):
 def to_peft(soft, model, folder):
     """Write the soft prompt as an adapter that PEFT loads.
 
-    Under a sliding window PEFT lets the virtual tokens slide out like text: there it computes what
-    `soft.past(model, pinned=False)` does. Raises InputError for an empty soft prompt, which PEFT
-    does not know.
+    Says the exact form of the texts that it was trained on, where the soft prompt knows it: behind
+    another form it works less well. Under a sliding window PEFT lets the virtual tokens slide out
+    like text: there it computes what `soft.past(model, pinned=False)` does. Raises InputError for
+    an empty soft prompt, which PEFT does not know.
     """
     if soft.length == 0:
         raise InputError("a soft prompt of 0 virtual tokens is nothing that PEFT could load")
@@ -367,10 +368,15 @@ def to_peft(soft, model, folder):
         }
     tensors = {"prompt_embeddings": tensor.detach().cpu().contiguous()}
     data = needs("safetensors.torch").save(tensors, {"base": model.fingerprint()})
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / ADAPTER_WEIGHTS, data)
-    write_text(folder / ADAPTER_CONFIG, json.dumps(about, indent=2))
+    weights, config_file = Path(folder) / ADAPTER_WEIGHTS, Path(folder) / ADAPTER_CONFIG
+    require_writable(config_file)  # before one of the two is new
+    write_whole(weights, data)
+    write_text(config_file, json.dumps(about, indent=2))
+    if "reading" in soft.facts:
+        say(
+            f"{folder}: trained on texts in exactly this form, without a token before it: "
+            f"{soft.facts['reading']['form']!r}"
+        )
 
 
 PROMPTS = ("PROMPT_TUNING", "P_TUNING")  # of P-tuning, PEFT saves the vectors that its MLP made

@@ -15,7 +15,11 @@ import glob
 import math
 import os
 import random
+import shlex
 import sys
+import time
+import unicodedata
+from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +30,17 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from huggingface import load_folder
-from pairs import as_file, read_pairs, read_texts, require_characters
+from pairs import (
+    Row,
+    Table,
+    as_answered,
+    read_pairs,  # noqa: F401  for who has texts of one's own, it is here
+    read_table,
+    require_characters,
+)
 
 import softprompt
-from model import GPT, InputError, Past
+from model import GPT, Checkpoint, InputError, Past, require_writable
 from softprompt import INITIALIZATIONS, PromptTuning, initial_embeddings
 from train import (
     BASE,
@@ -67,9 +78,9 @@ def read_data(data, valid=None):
     text, so that equal texts are on one side. The pairs of `valid` are mixed, so that the first are
     a fair sample. Raises InputError where there is too little of either.
     """
-    train = read_pairs(data)
+    train = read_and_report(data, ["text", "answer"]).pairs
     if valid:
-        held_out = read_pairs(valid)
+        held_out = read_and_report(valid, ["text", "answer"]).pairs
         say_learned_by_heart(train, held_out)
     else:
         held_out = [pair for pair in train if split_of(pair[0]) != "train"]
@@ -79,6 +90,8 @@ def read_data(data, valid=None):
             f"{data}: {len(train)} rows to learn from and {len(held_out)} to validate with: both "
             "must be there, and more than one answer"
         )
+    say_two_answers(train + held_out)
+    say_alike({answer for _, answer in train + held_out})
     if len(held_out) > MAX_VALID:
         warn(f"{MAX_VALID} of {len(held_out)} texts to validate with are used, drawn by a hash")
     held_out.sort(key=lambda pair: hashed(repr(pair)))  # has nothing to do with what they are
@@ -98,12 +111,66 @@ def split_valid(valid):
     return valid[:n], valid[n:]
 
 
+# ------------------------------------------------------------------ what is said of the data
+
+
+def warn(message):
+    """Say on stderr what is not as one would think."""
+    say(message, file=sys.stderr)
+
+
+def read_and_report(path, needed):
+    """The Table in a file; what of the file is not used is said."""
+    table = read_table(path, needed)
+    if table.passed_over:
+        warn(
+            f"{path}: {len(table.passed_over)} lines are passed over, empty or with the names of "
+            f"the columns once more; the first is {table.passed_over[0]}"
+        )
+    if table.others:
+        missing = "" if table.has_answers else "no column is called answer; "
+        warn(f"{path}: {missing}columns that are not used: {', '.join(table.others)}")
+    return table
+
+
 def say_learned_by_heart(train, held_out):
     """Say how many texts to validate with are among those to learn from."""
     known = {text for text, _ in train}
     both = sum(text in known for text, _ in held_out)
     if both:
         warn(f"{both} of {len(held_out)} texts to validate with are also among those to learn from")
+
+
+def say_two_answers(pairs):
+    """Say how many texts have more than one answer."""
+    answers = defaultdict(set)
+    for text, answer in pairs:
+        answers[text].add(answer)
+    several = [text for text, given in answers.items() if len(given) > 1]
+    if several:
+        first = several[0]
+        warn(
+            f"{len(several)} texts have more than one answer, as {first[:60]!r}: "
+            f"{' and '.join(map(repr, sorted(answers[first])))}"
+        )
+
+
+def say_alike(answers):
+    """Say which answers look alike, but are different ones to learn."""
+    groups = defaultdict(list)
+    for answer in sorted(answers):
+        groups[as_seen(answer)].append(answer)
+    alike = [group for group in groups.values() if len(group) > 1]
+    if alike:
+        warn(
+            f"{len(alike)} answers are spelled in several ways, by case, spaces or codes, and each "
+            f"is an answer of its own: {', '.join(map(ascii, alike[0]))}"
+        )
+
+
+def as_seen(answer):
+    """An answer without what one hardly sees: case, spaces, and é as one code or as two."""
+    return " ".join(unicodedata.normalize("NFKC", answer.casefold()).split())
 
 
 def say_unknown(pairs, answers, purpose):
@@ -114,11 +181,7 @@ def say_unknown(pairs, answers, purpose):
             f"{len(unknown)} of {len(pairs)} texts {purpose} have an answer that training never "
             f"saw, as {unknown[0]!r}: it cannot be chosen, and they count as wrong"
         )
-
-
-def warn(message):
-    """Say on stderr what is not as one would think."""
-    say(message, file=sys.stderr)
+        say_alike({*answers, *unknown})
 
 
 # ------------------------------------------------------------------ few answers
@@ -372,6 +435,52 @@ def forced(said, choices):
     return said
 
 
+# ------------------------------------------------------------------ what a prompt depends on
+
+
+def reading_of(model, tok):
+    """What a soft prompt depends on beside the weights, {what: value}: which ids a text becomes,
+    which end an answer, and the form of an example."""
+    pieces = [piece_of(tok, i) for i in range(model.config.vocab_size)]
+    return {
+        "tokenizer": hashed(repr((pieces, tok.encode("\n".join(pieces))))).hex(),
+        "end": ends_of(model, tok),
+        "form": form_of_example(),
+    }
+
+
+def piece_of(tok, token):
+    """The text of an id, "" where the table has more rows than the tokenizer has tokens."""
+    try:
+        return tok.decode([token])
+    except KeyError:
+        return ""
+
+
+def ends_of(model, tok):
+    """The ids that end an answer; the first stands behind those to learn from."""
+    return model.facts.get("end", [tok.end])
+
+
+def form_of_example():
+    """An example as `Tokenizer.example` spells it, with the names of text and answer in it."""
+    spelled = Tokenizer(encode=lambda text: [text], decode="".join, end="")
+    question, answer = spelled.example("TEXT", "ANSWER")
+    return "".join(question + answer)
+
+
+def say_other_reading(path, soft, model, tok):
+    """Say what of `reading_of` is not as it was when the soft prompt in this file was trained."""
+    ours = reading_of(model, tok)
+    theirs = soft.facts.get("reading", ours)  # old files do not say
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            warn(
+                f"{path} was trained with {name} {theirs.get(name)!r:.30}, and now it is "
+                f"{value!r:.30}: its answers may be others. Take the base as it was, or train anew"
+            )
+
+
 # ------------------------------------------------------------------ training
 
 RATES = {"prompt": 0.1, "prefix": 0.01}  # learning rates; a prefix acts in every layer at once
@@ -440,7 +549,8 @@ def learn(lesson, arm, rows, steps, path):
     it was by validation loss.
 
     That is saved to `path` each time it gets better: stopped at any moment, training leaves a valid
-    prompt. Raises NotFinite with the text whose loss is not a number.
+    prompt. No other prompt is lost, as the file is new. Raises NotFinite with the text whose loss
+    is not a number.
     """
     train_rows, stop_rows = rows
     stopping, best = EarlyStop(), None
@@ -454,7 +564,6 @@ def learn(lesson, arm, rows, steps, path):
         draw=draw_similar_rows,
         schedule=stopping.schedule,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         for step in progress(training, steps + 1, "training"):
             if step % EVERY and step < steps:
@@ -467,9 +576,9 @@ def learn(lesson, arm, rows, steps, path):
                 softprompt.save(best, path, lesson.model)
             if stopping.over:
                 break
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, NotFinite):
         if best is not None:
-            warn(f"{path} has the best prompt so far: --init {path} goes on from there")
+            warn(f"{path} has the best prompt so far: --init {quoted(path)} goes on from there")
         raise
     return best
 
@@ -500,7 +609,7 @@ def starting_prompt(model, tok, settings, length):
     return METHODS[settings.method].start(model, embeddings)
 
 
-def saved_prompt(model, settings):
+def saved_prompt(model, tok, settings):
     """The saved soft prompt that --init names; InputError where other options ask for another."""
     path = settings.init
     if not Path(path).is_file():
@@ -512,6 +621,7 @@ def saved_prompt(model, settings):
         raise InputError(
             f"--length {settings.length}: {path} has {soft.length} virtual tokens, and keeps them"
         )
+    say_other_reading(path, soft, model, tok)
     return soft
 
 
@@ -523,12 +633,12 @@ def tune(settings):
     check(settings)
     name = Path(settings.data).stem if settings.data else settings.task
     path = Path(settings.save or Path(settings.out) / f"{name}-{settings.method}.pt")
-    require_file(path, [settings.data, settings.valid, settings.base])
+    require_place(path, [settings.data, settings.valid, settings.base])
     lesson = read_lesson(settings, name)
     announce(lesson)
 
     if settings.init not in INITIALIZATIONS:
-        soft = saved_prompt(lesson.model, settings)
+        soft = saved_prompt(lesson.model, lesson.tok, settings)
     else:
         length = settings.length or LENGTH
         soft = starting_prompt(lesson.model, lesson.tok, settings, length)
@@ -538,11 +648,19 @@ def tune(settings):
     say_unknown(lesson.stop + lesson.table, lesson.answers, "to validate with")
     soft.facts = facts_of(lesson, settings)
     arm = Arm(soft, name, learning_rate(settings), settings.seed)
-    best = learn(lesson, arm, rows, settings.steps, path)
+    own = new_file(path)
+    if own != path:
+        stays = "is replaced when this training is done" if settings.save else "stays as it is"
+        warn(f"{path} {stays}: the best prompt so far is in {own}")
+    best = learn(lesson, arm, rows, settings.steps, own)
+    if settings.save and own != path:
+        softprompt.save(best, path, lesson.model)
+        own.unlink()
+        own = path
 
     show(lesson, best, settings.init_text)
-    say_size(lesson.model, best, path)
-    say_next(settings, path)
+    say_size(lesson.model, best, own)
+    say_next(settings, own)
 
 
 def check(settings):
@@ -566,13 +684,23 @@ def require_range(option, value, low, high):
         raise InputError(f"{option} {value}: give a number from {low} to {high}")
 
 
-def require_file(path, inputs):
-    """Raise InputError where a result would not be a file, or would replace one of the inputs."""
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a folder: name a file")
+def require_place(path, inputs):
+    """Raise InputError where a result would replace one of the inputs, and OSError where it cannot
+    be written."""
     for name in inputs:
-        if name and Path(name).exists() and Path(path).resolve() == Path(name).resolve():
+        if name and Path(path).exists() and Path(name).exists() and os.path.samefile(path, name):
             raise InputError(f"--save {path} would replace the file that is read: name another")
+    require_writable(path)
+
+
+def new_file(path):
+    """The first of PATH.pt, PATH-2.pt, PATH-3.pt and so on that is not there. A run saves to a file
+    of its own, so that what was trained before is lost neither now nor if the run is stopped."""
+    candidate, number = path, 1
+    while os.path.lexists(candidate):
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
 
 
 def learning_rate(settings):
@@ -610,6 +738,9 @@ def announce(lesson):
         f"({stop} to choose when to stop, {table} for the table at the end); the first: "
         f"{text!r} -> {answer!r}"
     )
+    if not lesson.answers:
+        different = len({answer for _, answer in lesson.train})
+        say(f"{different} different answers, more than {FEW}: they are written, and not chosen")
 
 
 def say_cut_start(tok, settings, length):
@@ -630,6 +761,7 @@ def facts_of(lesson, settings):
         "answers": lesson.answers,
         "commonest": commonest_answer(lesson.train),
         "longest": max(map(len, rows)),  # answer, in tokens
+        "reading": reading_of(lesson.model, lesson.tok),
     }
 
 
@@ -668,11 +800,16 @@ def say_next(settings, path):
         '--text "..." (or --data FILE)'
     )
     if not is_own_file(settings.base):
-        say("For PEFT, to_peft in tutorials/huggingface.py writes it as an adapter")
+        say(
+            "For PEFT, to_peft in tutorials/huggingface.py writes it as an adapter; give it texts "
+            f"in exactly this form, without a token before it: {form_of_example()!r}"
+        )
 
 
 def quoted(path):
-    return f'"{path}"' if " " in str(path) else str(path)
+    """A path as it is pasted into a shell, also where it looks like an option."""
+    path = f"./{path}" if str(path).startswith("-") else str(path)
+    return shlex.quote(path)
 
 
 class Candidate(NamedTuple):
@@ -708,6 +845,7 @@ def compare(model, tok, pairs, commonest, answers, candidates):
 
 NEW_TOKENS = 16  # of an answer that is no choice, at least
 AT_ONCE = 32  # texts that are answered together
+KEEP_EVERY = 10  # seconds between two looks after what is answered
 
 
 class Reply(NamedTuple):
@@ -726,22 +864,43 @@ def answer(settings):
         raise InputError("--save is for the answers to --data FILE")
     require_characters(settings.text, "--text")
     paths = expanded(settings.prompt)
-    pairs = read_texts(settings.data) if settings.data else []
-    judged = [pair for pair in pairs if pair[1]]
-    if len(paths) > 1 and pairs and (settings.save or not judged):
-        raise InputError(f"{len(paths)} prompts: give the one that is to label {settings.data}")
-    if settings.save:
-        require_file(settings.save, [settings.data, settings.base, *paths])
-        as_file(pairs, settings.save)  # fails now, and not after the work
-
-    model, tok = load_any_base(settings.base, settings.device)
-    softs = [softprompt.load(path, model) for path in paths]
-    if not settings.data:
+    if settings.data:
+        answer_file(settings, paths)
+    else:
+        model, tok, softs = load_prompts(settings, paths)
         answer_text(model, tok, paths, softs, settings.text.strip())
-    if pairs and len(softs) == 1:
-        label(model, tok, softs[0], pairs, settings.save)
+
+
+def answer_file(settings, paths):
+    """Label the texts of --data with one soft prompt, judge all where the file gives answers."""
+    if settings.save:
+        require_place(settings.save, [settings.data, settings.base, *paths])
+    table = read_and_report(settings.data, ["text"])
+    judged = [pair for pair in table.pairs if pair[1]]
+    if len(paths) > 1 and (settings.save or not judged):
+        reason = "" if judged else ", which gives no answers to compare with"
+        raise InputError(
+            f"{len(paths)} prompts: give the one that is to label {settings.data}{reason}"
+        )
+    if settings.save:
+        as_answered(table, ["" for _ in table.rows], settings.save)  # fails now, not at the end
+        if Path(settings.save).exists():
+            warn(f"{settings.save} is replaced when all texts are answered")
+
+    model, tok, softs = load_prompts(settings, paths)
+    if len(softs) == 1:
+        label(model, tok, softs[0], table.pairs, settings.save, table)
     if judged:
         compare_prompts(model, tok, paths, softs, judged)
+
+
+def load_prompts(settings, paths):
+    """(base, tokenizer, soft prompts) of the command line."""
+    model, tok = load_any_base(settings.base, settings.device)
+    softs = [softprompt.load(path, model) for path in paths]
+    for path, soft in zip(paths, softs):
+        say_other_reading(path, soft, model, tok)
+    return model, tok, softs
 
 
 def expanded(names):
@@ -763,44 +922,91 @@ def answer_text(model, tok, names, softs, text):
     for name, soft in zip(names, [nothing, *softs]):
         [reply] = reply_each(model, tok, soft, [text])
         more = "" if reply.whole else " ..."
-        print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  {reply.text}{more}")
+        print(f"{name:{width}s}  {soft.kind} of {soft.length:3d}  {in_a_line(reply.text)}{more}")
 
 
-def label(model, tok, soft, pairs, path):
-    """Write each text and its answer to a file, or print them, a line each."""
+def in_a_line(text):
+    """A text as the console shows it."""
+    return " ".join(text.split())
+
+
+def label(model, tok, soft, pairs, path, table=None):
+    """Write each text and its answer to a file, beside all else that the `table` of the texts has;
+    without a path print them, a line each."""
     texts = [text for text, _ in pairs]
-    replies = reply_each(model, tok, soft, texts)
+    if path:
+        table = table or Table(["text"], [Row(text, "", [text]) for text in texts], [])
+        replies = write_labels(model, tok, soft, texts, path, table)
+        say(f"{path}: {len(replies)} texts and their answers")
+    else:
+        replies = []
+        for text, reply in zip(texts, replies_to(model, tok, soft, texts)):
+            say(f"{in_a_line(text)}\t{in_a_line(reply.text)}")
+            replies.append(reply)
     cut = sum(not reply.whole for reply in replies)
     if cut:
         warn(f"{cut} of {len(replies)} answers came to no end, and are cut")
-    labelled = [(text, reply.text) for text, reply in zip(texts, replies)]
-    if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, as_file(labelled, path))
-        say(f"{path}: {len(labelled)} texts and their answers")
-        return
-    for text, said in labelled:
-        print(f"{' '.join(text.split())}\t{said}")
+
+
+def write_labels(model, tok, soft, texts, path, table):
+    """Write the table with the Reply to each text, and return these. Stopped at any moment, the
+    answers that there are stay in a file beside it, and the same command goes on from there."""
+    numbers = [tensor.tolist() for tensor in soft.saved_tensors().values()]
+    plan = (numbers, soft.facts, model.fingerprint(), reading_of(model, tok), texts)
+    kept = Checkpoint(Path(path).with_suffix(".unfinished"), hashed(repr(plan)).hex())
+    replies = [Reply(*reply) for reply in kept.load().get("replies", [])]
+    saved = time.time()
+    try:
+        for reply in replies_to(model, tok, soft, texts, len(replies)):
+            replies.append(reply)
+            if time.time() - saved > KEEP_EVERY:
+                kept.save(replies=[tuple(reply) for reply in replies])
+                saved = time.time()
+        write_text(path, as_answered(table, said_in(replies, path), path))
+    except BaseException:  # by hand, by a text that cannot be answered, by a disk that is full
+        if replies:
+            kept.save(replies=[tuple(reply) for reply in replies])
+            warn(
+                f"{path} is not written yet: {kept.path} has {len(replies)} of {len(texts)} "
+                "answers, and the same command goes on from there"
+            )
+        raise
+    kept.remove()
+    return replies
+
+
+def said_in(replies, path):
+    """The answers as this file holds them: in a .tsv a line has no lines in it."""
+    said = [reply.text for reply in replies]
+    if Path(path).suffix.lower() != ".tsv":
+        return said
+    in_lines = [in_a_line(text) for text in said]
+    changed = sum(text != line for text, line in zip(said, in_lines))
+    if changed:
+        warn(f"{path}: {changed} answers lose their lines and spaces, a .jsonl keeps them")
+    return in_lines
+
+
+def reply_each(model, tok, soft, texts):
+    """The Reply to each text."""
+    return list(replies_to(model, tok, soft, texts))
 
 
 @torch.inference_mode()
-def reply_each(model, tok, soft, texts):
-    """The Reply to each text: a choice where the soft prompt knows its answers, else any text."""
+def replies_to(model, tok, soft, texts, done=0):
+    """Yield the Reply to each text behind the first `done`: a choice where the soft prompt knows
+    its answers, else any text."""
     answers = soft.facts.get("answers", [])
     new = 0 if answers else max(NEW_TOKENS, soft.facts.get("longest", 0))
     rows = rows_behind(model, tok, [(text, "") for text in texts], soft.length + new, "", answers)
-    questions, past = [question for question, _ in rows], soft.past(model)
+    questions, past = [question for question, _ in rows[done:]], soft.past(model)
     parts = [questions[i : i + AT_ONCE] for i in range(0, len(questions), AT_ONCE)]
-    steps = progress(parts, len(parts), "answering") if len(parts) > 1 else parts
-    replies = []
-    for part in steps:
+    for part in progress(parts, len(parts), "answering") if len(parts) > 1 else parts:
         if answers:
-            replies += [Reply(said, True) for said in choose_each(model, tok, past, part, answers)]
+            yield from [Reply(said, True) for said in choose_each(model, tok, past, part, answers)]
             continue
         for ids in generate_each(model, tok, past, part, new):
-            text = " ".join(tok.decode(ids).split())
-            replies.append(Reply(text, len(ids) < new))
-    return replies
+            yield Reply(tok.decode(ids).strip(), len(ids) < new)
 
 
 def generate_each(model, tok, past, questions, new):

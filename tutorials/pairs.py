@@ -1,10 +1,11 @@
 """Files of texts and answers: read rightly, or refused with the file and the line.
 
     text,answer                          .csv: commas, semicolons or tabs, and quotes
-    "The lift is stuck, help!",urgent    .tsv: tabs, no quotes
+    "The lift is stuck, help!",urgent    .tsv: tabs, and quotes only where a spreadsheet set all
     Where is the manual?,can wait        .jsonl: an object on each line
 
-All are in UTF-8. Empty lines are passed over, and so are spaces around a text or an answer.
+All are in UTF-8. Spaces around a text or an answer are passed over. So are empty lines, and the
+names of the columns once more, as in the middle of joined files; a Table knows where.
 """
 
 import csv
@@ -14,11 +15,43 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from model import InputError
 
 MAX_CHARACTERS = 100_000  # of a text or an answer, in every format
+
+
+class Row(NamedTuple):
+    """One text of a file."""
+
+    text: str
+    answer: str  # "" where there is none
+    values: list  # of all columns, as they stand in the file
+
+
+class Table(NamedTuple):
+    """What a file of texts holds."""
+
+    columns: list  # their names, as they stand in the file
+    rows: list  # [Row]
+    passed_over: list  # FILE:LINE between the rows of what is none
+
+    @property
+    def pairs(self):
+        """[(text, answer)]"""
+        return [(row.text, row.answer) for row in self.rows]
+
+    @property
+    def has_answers(self):
+        """Is a column called answer?"""
+        return "answer" in map(as_compared, self.columns)
+
+    @property
+    def others(self):
+        """The columns that are neither text nor answer."""
+        return [name for name in self.columns if as_compared(name) not in ("text", "answer")]
 
 
 def read_pairs(path):
@@ -28,49 +61,64 @@ def read_pairs(path):
     without one there are just these two. Raises InputError with the file and the line of what
     cannot be read.
     """
-    pairs = []
-    for place, text, answer in read_rows(path, ["text", "answer"]):
-        if not answer:
-            raise InputError(f"{place}: the text or the answer is empty or missing")
-        pairs.append((text, answer))
-    return pairs
+    return read_table(path, ["text", "answer"]).pairs
 
 
 def read_texts(path):
     """As `read_pairs`, but an answer may be missing: then it is "". Without a header there may be
     one column. In a .txt each line is a text."""
-    return [(text, answer) for _, text, answer in read_rows(path, ["text"])]
+    return read_table(path, ["text"]).pairs
 
 
-def read_rows(path, needed):
-    """[(FILE:LINE, text, answer)] of a file with the columns `needed`; "" for no answer."""
-    path = Path(path)
+def read_table(path, needed):
+    """The Table in a file, where no value of the columns `needed` is missing."""
     readers = dict(READERS)
     if needed == ["text"]:
-        readers[".txt"] = line_values
-    ending = path.suffix.lower()
-    if ending not in readers:
-        raise InputError(f"{path}: the name ends in none of {', '.join(readers)}")
-    rows = []
-    for place, values in readers[ending](path, decoded(path), needed):
-        text = plain(values.get("text"), place, "text")
-        answer = plain(values.get("answer"), place, "answer")
-        if not text:
+        readers[".txt"] = line_rows
+    columns, found = reader_of(path, readers)(path, decoded(path), needed)
+    names = [as_compared(column) for column in columns]
+    rows, empty, passed_over = [], [], []
+    for place, values in found:
+        if not values:
+            empty.append(place)
+            continue
+        if rows:  # before the first and behind the last there is nothing to lose
+            passed_over += empty
+        empty = []
+        named = dict(zip(names, values))
+        text = plain(named.get("text"), place, "text")
+        answer = plain(named.get("answer"), place, "answer")
+        if not text or "answer" in needed and not answer:
             raise InputError(f"{place}: the text or the answer is empty or missing")
-        rows.append((place, text, answer))
+        rows.append(Row(text, answer, values))
     if not rows:
         raise InputError(f"{path}: there are no rows in it")
-    return rows
+    return Table(columns, rows, passed_over)
+
+
+def reader_of(path, readers):
+    """The one of `readers` for the name of this file; InputError where there is none."""
+    ending = Path(path).suffix.lower()
+    if ending not in readers:
+        raise InputError(f"{path}: the name ends in none of {', '.join(readers)}")
+    return readers[ending]
 
 
 def decoded(path):
-    """The characters of a file in UTF-8, with or without a byte order mark."""
-    data = path.read_bytes()
+    """The characters of a file in UTF-8. A byte order mark stands at its start, or where each of
+    several joined files began: it is no character of the text."""
+    data = Path(path).read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        content = data.decode()
     except UnicodeDecodeError as problem:
         line = data.count(b"\n", 0, problem.start) + 1
         raise InputError(f"{path}:{line}: this is not UTF-8: save the file as that") from problem
+    return re.sub("(^|[\r\n])\ufeff", r"\1", content)
+
+
+def as_compared(name):
+    """The name of a column without what makes no difference."""
+    return name.strip().lower()
 
 
 # ------------------------------------------------------------------ values
@@ -78,17 +126,42 @@ def decoded(path):
 
 def plain(value, place, name):
     """A value as text without spaces around it, "" for None; InputError for what is no text."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, (dict, list)):
         kind = "an object" if isinstance(value, dict) else "a list"
         raise InputError(f"{place}: {name} is {kind}: give a text, a number, true or false")
+    value = as_field(value)
     if len(value) > MAX_CHARACTERS:
         raise InputError(f"{place}: {name} has {len(value)} characters, more than {MAX_CHARACTERS}")
     require_characters(value, f"{place}: {name}")
     return value.strip()
+
+
+def as_field(value):
+    """A value of any format as the text that stands for it in a table."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    return as_json(value)
+
+
+def as_json(value):
+    """A value as JSON spells it, and a number as its file does."""
+    return value.spelling if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
+
+
+class Decimal(float):
+    """A number of JSON with a point or a power, which keeps its spelling."""
+
+    def __new__(cls, spelling):
+        number = super().__new__(cls, spelling)
+        number.spelling = spelling
+        return number
+
+
+def whole_number(spelling):
+    """A whole number of JSON; one that is too long for Python stays a text."""
+    return int(spelling) if len(spelling) < 4000 else spelling
 
 
 def require_characters(text, where):
@@ -105,34 +178,36 @@ def require_characters(text, where):
 
 
 # ------------------------------------------------------------------ .tsv and .csv
+#
+# A reader gives (names of the columns, [(FILE:LINE, values)]). What is no row has no values.
+
+IN_QUOTES = re.compile('"([^"]|"")*"')  # as a spreadsheet writes a field; a quote is doubled
 
 
-def tsv_values(path, content, needed):
-    """Yield (FILE:LINE, {column: value}) of a table with tabs and without quotes."""
+def tsv_rows(path, content, needed):
+    """The rows of a table with tabs. Quotes are characters of the texts like any other, but where
+    all that there are stand as a spreadsheet sets them, they are taken away."""
     rows = split_fields(path, content, delimiter="\t", quoting=csv.QUOTE_NONE)
-    for place, fields in rows:
-        for field in fields:
-            if in_quotes(field):
-                raise InputError(
-                    f"{place}: {field[:40]} stands in quotes, and a .tsv has none: take them away, "
-                    "or save the file as .csv"
-                )
-    yield from named(rows, needed)
+    quoted = []
+    for _, fields in rows:
+        quoted += [field for field in fields if '"' in field]
+    if all(IN_QUOTES.fullmatch(field.strip()) for field in quoted):
+        rows = split_fields(path, content, delimiter="\t")
+    return named(rows, needed)
 
 
-def in_quotes(field):
-    """Would a spreadsheet mean something else by this field than its characters?"""
-    return len(field) > 1 and field[0] == '"' and field[-1] == '"'
-
-
-def csv_values(path, content, needed):
-    """Yield (FILE:LINE, {column: value}) of a table with commas, semicolons or tabs, and quotes."""
-    delimiter = delimiter_of(path, content, needed)
-    yield from named(split_fields(path, content, delimiter=delimiter), needed)
+def csv_rows(path, content, needed):
+    """The rows of a table with commas, semicolons or tabs, and quotes."""
+    stated = re.match("sep=(.)\r?\n", content)  # as some spreadsheets say it in a line of its own
+    if stated:
+        delimiter, content = stated[1], content[len("sep=,") :]
+    else:
+        delimiter = delimiter_of(path, content, needed)
+    return named(split_fields(path, content, delimiter=delimiter), needed)
 
 
 def split_fields(path, content, **dialect):
-    """[(FILE:LINE, fields)] of the rows that are not empty."""
+    """[(FILE:LINE, fields)] of all rows; none for one that is empty."""
     csv.field_size_limit(2**31 - 1)  # one limit for all formats: MAX_CHARACTERS
     lines = io.StringIO(content, newline="")
     reader = csv.reader(lines, strict=True, skipinitialspace=True, **dialect)
@@ -140,8 +215,7 @@ def split_fields(path, content, **dialect):
     try:
         for fields in reader:
             line = reader.line_num  # a row of a .csv may be several lines
-            if "".join(fields).strip():
-                rows.append((f"{path}:{line}", fields))
+            rows.append((f"{path}:{line}", fields if "".join(fields).strip() else []))
     except csv.Error as problem:  # in the row behind the last that was read
         raise InputError(f"{path}:{line + 1}: {problem}") from problem
     return rows
@@ -156,7 +230,7 @@ def delimiter_of(path, content, needed):
     possible = []
     for delimiter in DELIMITERS:
         try:
-            rows = split_fields(path, content, delimiter=delimiter)
+            rows = filled(split_fields(path, content, delimiter=delimiter))
         except InputError:
             continue
         widths = {len(fields) for _, fields in rows}
@@ -178,30 +252,46 @@ def delimiter_of(path, content, needed):
     return there[0] if there else ","
 
 
+def filled(rows):
+    """Those of the rows that are not empty."""
+    return [row for row in rows if row[1]]
+
+
 def named(rows, needed):
-    """Yield (FILE:LINE, {column: value}) of rows of fields; the first row may name the columns."""
-    if not rows:
-        return
-    place, first = rows[0]
-    names = column_names(rows[0])
+    """(names of the columns, rows); the first row may name them, and so may others in the middle
+    of joined files: what names the columns is no row."""
+    if not filled(rows):
+        return needed, []
+    place, first = filled(rows)[0]
+    names = column_names((place, first))
     if set(needed) <= set(names):
-        rows = rows[1:]
         for name in ("text", "answer"):
             if names.count(name) > 1:
                 raise InputError(f"{place}: two columns are called {name}: call one otherwise")
     else:
-        require_no_other_header(rows)
-        names = ["text", "answer"][: max(len(first), len(needed))]
+        require_no_other_header(filled(rows))
+        first = ["text", "answer"][: max(len(first), len(needed))]
+        names = None  # there are none to come again
+    found = []
     for place, fields in rows:
-        if len(fields) != len(names):
-            raise InputError(f"{place}: {len(fields)} fields, not {len(names)}: {', '.join(names)}")
-        yield place, dict(zip(names, fields))
+        again = column_names((place, fields))
+        if again == names:
+            fields = []
+        elif {"text", "answer"} <= set(again):
+            raise InputError(
+                f"{place}: the columns are named here, and not so in the first line: give each of "
+                "the files that were joined the same first line"
+            )
+        elif fields and len(fields) != len(first):
+            raise InputError(f"{place}: {len(fields)} fields, not {len(first)}: {', '.join(first)}")
+        found.append((place, fields))
+    return first, found
 
 
 def column_names(row):
     """The fields of a row (FILE:LINE, fields), as names of columns."""
     _, fields = row
-    return [name.strip().lower() for name in fields]
+    return [as_compared(name) for name in fields]
 
 
 # What the columns are called where nobody calls them text and answer.
@@ -232,18 +322,36 @@ def require_no_other_header(rows):
 # ------------------------------------------------------------------ .jsonl and .txt
 
 
-def json_values(path, content, needed):
-    """Yield (FILE:LINE, {name: value}) of lines that are objects; a number keeps its spelling."""
+def json_rows(path, content, needed):
+    """The rows of lines that are objects, which may have other names each."""
     decoder = json.JSONDecoder(
-        object_pairs_hook=once_each, parse_constant=no_value, parse_int=str, parse_float=str
+        object_pairs_hook=once_each,
+        parse_constant=no_value,
+        parse_int=whole_number,
+        parse_float=Decimal,
     )
-    for place, line in filled_lines(path, content):
-        values = decoded_line(decoder, place, line)
-        missing = [name for name in needed if values.get(name) is None]
-        if missing:
-            there = ", ".join(values)[:100] or "nothing"
-            raise InputError(f"{place}: {missing[0]} is empty or missing, there is {there}")
-        yield place, values
+    columns, found = {}, []  # columns: {name as compared: as it stands in the file}
+    for place, line in numbered_lines(path, content):
+        values = {}
+        if line.strip():
+            values = decoded_line(decoder, place, line)
+            for name in values:
+                columns.setdefault(as_compared(name), name)
+            values = {as_compared(name): value for name, value in values.items()}
+            require_values(place, values, needed)
+        found.append((place, values))
+    rows = []
+    for place, values in found:
+        rows.append((place, [values.get(name) for name in columns] if values else []))
+    return list(columns.values()), rows
+
+
+def require_values(place, values, needed):
+    """Raise InputError where one of the names `needed` has no value."""
+    missing = [name for name in needed if values.get(name) is None]
+    if missing:
+        there = ", ".join(values)[:100] or "nothing"
+        raise InputError(f"{place}: {missing[0]} is empty or missing, there is {there}")
 
 
 def decoded_line(decoder, place, line):
@@ -264,65 +372,108 @@ def decoded_line(decoder, place, line):
 
 def once_each(pairs):
     """The object of these (name, value) pairs; ValueError where a name comes twice."""
-    values = {name.strip().lower(): value for name, value in pairs}
-    if len(values) < len(pairs):
+    if len({as_compared(name) for name, _ in pairs}) < len(pairs):
         raise ValueError("a name comes twice in one object")
-    return values
+    return dict(pairs)
 
 
 def no_value(constant):
     raise ValueError(f"{constant} is no value: give a text, a number, true or false")
 
 
-def line_values(path, content, needed):
-    """Yield (FILE:LINE, {"text": line}) of the lines that are not empty."""
-    for place, line in filled_lines(path, content):
-        yield place, {"text": line}
+def line_rows(path, content, needed):
+    """The lines of a text, a row each."""
+    rows = []
+    for place, line in numbered_lines(path, content):
+        rows.append((place, [line] if line.strip() else []))
+    return ["text"], rows
 
 
-def filled_lines(path, content):
-    """Yield (FILE:LINE, line) of the lines that are not empty."""
+def numbered_lines(path, content):
+    """Yield (FILE:LINE, line)."""
     for number, line in enumerate(re.split("\r\n|\r|\n", content), 1):
-        if line.strip():
-            yield f"{path}:{number}", line
+        yield f"{path}:{number}", line
 
 
 READERS = {
-    ".tsv": tsv_values,
-    ".csv": csv_values,
-    ".jsonl": json_values,
-    ".ndjson": json_values,
-    ".jsonlines": json_values,
-    ".json": json_values,
+    ".tsv": tsv_rows,
+    ".csv": csv_rows,
+    ".jsonl": json_rows,
+    ".ndjson": json_rows,
+    ".jsonlines": json_rows,
+    ".json": json_rows,
 }
 
 # ------------------------------------------------------------------ writing
 
 
 def as_file(pairs, path):
-    """(text, answer) pairs as the content of a file of this name, which `read_pairs` reads back.
-    Raises InputError for another ending, and for what a .tsv cannot hold."""
-    ending = Path(path).suffix.lower()
-    if ending == ".tsv":
-        return as_tsv(pairs, path)
-    if ending == ".csv":
-        content = io.StringIO(newline="")
-        csv.writer(content, lineterminator="\n").writerows([("text", "answer"), *pairs])
-        return content.getvalue()
-    if ending in READERS:
-        rows = [{"text": text, "answer": answer} for text, answer in pairs]
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    raise InputError(f"{path}: the name ends in none of {', '.join(READERS)}")
+    """(text, answer) pairs as the content of a file of this name, as `as_table` makes it."""
+    return as_table(["text", "answer"], pairs, path)
 
 
-def as_tsv(pairs, path):
-    lines = ["text\tanswer\n"]
-    for pair in pairs:
-        for field in pair:
-            if set(field) & set("\t\r\n") or in_quotes(field):
+def as_table(columns, rows, path):
+    """Rows of values as the content of a file of this name, which is read back as it is. Raises
+    InputError for another ending, and for what such a file cannot hold."""
+    reader = reader_of(path, READERS)
+    content = WRITERS[reader](columns, rows)
+    if not is_read_back(reader, content, columns, rows):
+        for row in rows:
+            if not is_read_back(reader, WRITERS[reader](columns, [row]), columns, [row]):
                 raise InputError(
-                    f"{path}: a .tsv cannot hold {field[:40]!r}, with its tab, line or quotes: "
-                    "save to a .csv"
+                    f"{path}: a {Path(path).suffix} cannot hold {as_fields(row)!r:.80}, with its "
+                    "tab, line, quotes or name of a column: save to a .jsonl"
                 )
-        lines.append("\t".join(pair) + "\n")
+    return content
+
+
+def as_answered(table, answers, path):
+    """A table with an answer to each text, as the content of a file of this name. All its rows and
+    columns stay; an answer that was there before is then called "given answer"."""
+    columns, taken = [], {"answer"}
+    for name in table.columns:
+        while as_compared(name) in taken:
+            name = f"given {name}"
+        taken.add(as_compared(name))
+        columns.append(name)
+    rows = [[*row.values, answer] for row, answer in zip(table.rows, answers)]
+    return as_table([*columns, "answer"], rows, path)
+
+
+def is_read_back(reader, content, columns, rows):
+    """Does this reader find these columns and rows in the content, but for spaces around values?"""
+    try:
+        names, found = reader("", content, [])
+    except InputError:
+        return False
+    there = [as_fields(values) for _, values in found if values]
+    return as_fields(names) == as_fields(columns) and there == [as_fields(row) for row in rows]
+
+
+def as_fields(row):
+    """A row of values as the texts that stand for them in a table."""
+    return [as_field(value).strip() for value in row]
+
+
+def tsv_content(columns, rows):
+    lines = ["\t".join(as_fields(row)) for row in [columns, *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def csv_content(columns, rows):
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    for row in [columns, *rows]:
+        writer.writerow([as_field(value) for value in row])
+    return content.getvalue()
+
+
+def json_content(columns, rows):
+    lines = []
+    for row in rows:
+        fields = [f"{as_json(name)}: {as_json(value)}" for name, value in zip(columns, row)]
+        lines.append(f"{{{', '.join(fields)}}}\n")
     return "".join(lines)
+
+
+WRITERS = {tsv_rows: tsv_content, csv_rows: csv_content, json_rows: json_content}

@@ -34,7 +34,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from model import GPT, GPTConfig, InputError, read, write
+from model import GPT, Checkpoint, GPTConfig, require_writable
 from train import (
     PATTERN,
     TASKS,
@@ -401,39 +401,15 @@ def add_gradients(model, batch):
         (nats * weight[targets >= 0]).sum().backward()
 
 
-class Checkpoint:
-    """The file that a stopped run goes on from. The plan says which run it is of."""
-
-    def __init__(self, path, plan):
-        self.path, self.plan = Path(path), plan
-
-    def load(self, model, optimizer):
-        """Put model and optimizer into the state that was kept: (steps done, seconds spent).
-        Raises InputError for a checkpoint of another plan."""
-        if not self.path.exists():
-            return 0, 0.0
-        names = ("plan", "step", "seconds", "model", "optimizer")
-        state = read(self.path, "a pretraining", names)
-        if state["plan"] != self.plan:
-            raise InputError(f"{self.path} is of other data or another plan: remove it")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return state["step"], state["seconds"]
-
-    def save(self, model, optimizer, step, seconds):
-        state = {"plan": self.plan, "step": step, "seconds": seconds}
-        state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        write(self.path, state)
-
-    def remove(self):
-        self.path.unlink(missing_ok=True)
-
-
 def train_base(model, batch_at, steps, checkpoint):
     """Train the model on `batch_at(step)`, from the checkpoint on where there is one. Returns the
     seconds that it took, with those before the stop."""
     optimizer = make_optimizer(model)
-    first, seconds = checkpoint.load(model, optimizer)
+    kept = checkpoint.load()
+    if kept:
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+    first, seconds = kept.get("step", 0), kept.get("seconds", 0.0)
     started = saved = time.time()
     for step in progress(range(first, steps), steps - first, "pretraining"):
         for group in optimizer.param_groups:
@@ -446,13 +422,19 @@ def train_base(model, batch_at, steps, checkpoint):
         now = time.time()
         if now - saved > SAVE_EVERY:
             saved = now
-            checkpoint.save(model, optimizer, step + 1, seconds + now - started)
+            checkpoint.save(
+                step=step + 1,
+                seconds=seconds + now - started,
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+            )
     return seconds + time.time() - started
 
 
 def pretrain(settings):
     """Train the base, save it, and print how it does."""
     path = Path(settings.base or default_path(settings.size))
+    require_writable(path)
     device = find_device(settings.device)
     docstrings = read_docstrings(settings.out)
     sentences = sentences_of(docstrings)

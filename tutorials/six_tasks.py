@@ -34,7 +34,7 @@ from huggingface import from_peft, load_folder
 from own_data import draw_similar_rows, few_answers, judge, read_data, rows_behind
 
 import softprompt
-from model import InputError
+from model import InputError, require_writable
 from train import (
     METHODS,
     TASKS,
@@ -174,7 +174,6 @@ def read_pairs_of(name, out):
 
 def write_pairs(pairs, path):
     """Write them as .jsonl, for `own_data.py tune`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for text, answer in pairs:
         lines.append(json.dumps({"text": text.replace("\t", " "), "answer": answer}) + "\n")
@@ -369,12 +368,13 @@ def parse(arguments):
 def main(arguments=None):
     settings = parse(arguments)
     require_packages(settings)
-    results = []
+    table, results = Path(settings.out) / "six_tasks.csv", []
+    require_writable(table)
     for result in try_all(settings):
         task, method, accuracy, exact, seconds = result
         say(f"{task:10s} {method:26s} {accuracy:.3f} (exact {exact:.3f}) {clock(seconds)} minutes")
         results.append(result)
-        write_table(results, Path(settings.out) / "six_tasks.csv")
+        write_table(results, table)
 
 
 if __name__ == "__main__":

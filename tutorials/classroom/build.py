@@ -29,7 +29,7 @@ from typing import NamedTuple
 import checks
 import shared
 
-from model import InputError
+from model import InputError, require_writable
 from train import guard, say, script_parser, write_text
 
 CLASSROOM = Path(__file__).parent
@@ -208,7 +208,7 @@ def build(lesson, solved):
     write_text(class_copy_of(lesson), notebook(class_copy(cells)))
     if solved:
         path = solved_copy_of(lesson)
-        path.parent.mkdir(exist_ok=True)
+        require_writable(path)
         write_text(path, run(notebook(solved_copy(cells)), path.parent))
 
 

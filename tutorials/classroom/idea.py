@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from plots import LOOKS
 
+from train import guard, write_picture
+
 FROZEN, INK = "#E6E6E6", "#333333"
 FOOTER = (
     "task: the first letter of the last word.   coloured: learned.   grey: the frozen model.   "
@@ -64,7 +66,7 @@ def draw_prefix(axis):
     axis.set_title("prefix tuning: learn keys and values in every layer", color=colour)
 
 
-def main():
+def draw_idea():
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axis, draw in zip(figure.subplots(1, 2), (draw_prompt, draw_prefix)):
         draw_base(axis)
@@ -72,8 +74,9 @@ def main():
         axis.set(xlim=(-0.6, VIRTUAL + len(WORDS) + 1.2), ylim=(-0.5, LAYERS + 1.6))
         axis.axis("off")
     figure.supxlabel(FOOTER, fontsize=10)
-    figure.savefig(Path(__file__).parents[1] / "figures" / "idea.png", dpi=130)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    path = Path(__file__).parents[1] / "figures" / "idea.png"
+    guard(lambda: write_picture(path, draw_idea))

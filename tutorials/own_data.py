@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import pretrain  # noqa: F401  adds the tasks of the base to TASKS
 from huggingface import load_folder
 from pairs import (
     Row,

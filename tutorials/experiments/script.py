@@ -18,7 +18,7 @@ sys.path[1:1] = [str(TUTORIALS), str(TUTORIALS.parent)]
 
 import pretrain  # noqa: E402, F401
 
-from model import rotate  # noqa: E402
+from model import require_writable, rotate  # noqa: E402
 from train import (  # noqa: E402
     CURVE,
     EXAMPLES,
@@ -60,6 +60,7 @@ def run_script(name, run, draw=None, open_lab=open_lab):
     def work():
         about = sys.modules["__main__"].__doc__
         settings = command_line(f"{name}.py", about).parse_args()
+        require_writable(table_of(name))
         rows = run(open_lab(settings))
         write_rows(table_of(name), rows)
         if draw:

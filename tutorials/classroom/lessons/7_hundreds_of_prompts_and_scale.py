@@ -2,90 +2,92 @@
 r"""
 # Hundreds of prompts, and the power of scale
 
-One frozen model, the *base*, serves hundreds of soft prompts in one batch.
+One frozen model, the **base**, serves hundreds of soft prompts in one batch.
 
 After this class you can
 
 1. lay different prompts row under row, and test whether one row touches another;
 2. say what a prompt's file must hold, and what an update of the base does;
-3. measure the gap between prompts and new weights as the base grows.
+3. measure the gap between words, prompts and new weights as the base grows.
 
-Needs: classes 1 and 4. A *virtual token* is a learned vector in the place of a token; a *prefix* is
-P learned keys and values in every layer. B rows are a batch, V tokens a vocabulary.
+Needs: classes 1 and 4. B rows are a batch, P virtual tokens a prompt or a prefix, V tokens a
+vocabulary. A **hard prompt** is an instruction in words.
 
 ## 1. A batch in which every row has another prompt
 
-We train 160 prompts and 40 prefixes at once, no two alike, of 8 to 20 virtual tokens, for 16 tasks.
-It is short, 6 steps of 4 sentences. So each starts from a *hard prompt*, an instruction in words.
-
-Their pasts are laid row under row. Behind a shorter past stand *empty slots*, of position -1:
-nothing is here, and a query sees only keys of position 0 or more. **Before you run it:** at which
-position does the text start in each row?
+We train 160 prompts and 40 prefixes at once, no two alike: of 8 to 20 virtual tokens, for 16 tasks
+that the base practised. Each starts at an instruction. So 6 steps of 4 sentences are enough.
 """
 
 # %%
 import sys
 sys.path.insert(0, "classroom")
-from shared import TEST, measured, open_lab, watch
-from statistics import mean, median
+from copy import deepcopy
+from statistics import median
+from tempfile import mkdtemp
 from time import process_time
 import torch
-import drawings
-import scale
-import update
+from matplotlib import pyplot
+from shared import open_lab, table
+import plots
 from checks import exercise
-from methods import lab_on_a_copy
 from model import read
+from plots import LOOKS, Look
 from softprompt import PromptTuning, batch, load, prefill, save
-from train import TASKS, commonest_answer, new_arm, score, share_of
-
+from train import TASKS, fit, new_arm, read_rows, score, where
 lab = open_lab()
 model, tok = lab.model, lab.tok
 
 # %%
-RATES = {"prompt": 1.5, "prefix": 0.3}  # in units of the size of what moves
-practised = [name for name, task in TASKS.items() if task.practised]  # 16 tasks
+practised = [name for name, task in TASKS.items() if task.practised]
 arms = []
 for n in range(200):
-    task = practised[n % 16]
-    method = "prefix" if n % 5 == 0 else "prompt"
-    length = 8 + 5 * n % 13  # virtual tokens
-    arms.append(new_arm(lab, task, method, "related", length, RATES[method], seed=n))
-watch(lab, arms, 6, (), examples=4)  # trains them all as one batch
+    method, rate = ("prefix", 0.3) if n % 5 == 0 else ("prompt", 1.5)
+    arms.append(new_arm(lab, practised[n % 16], method, "related", 8 + 5 * n % 13, rate, seed=n))
+examples = {task: lab.rows(task, "train") for task in practised}
+for step in fit(model, arms, examples, 6, 4):  # trains all 200 as one batch
+    pass
 softs = [arm.soft.requires_grad_(False) for arm in arms]
-
-# %%
-pasts = [soft.past(model) for soft in softs]  # B = 1 each
-past = batch(pasts)  # B = 200: row after row, filled up with empty slots
-for row in range(3):
-    print(f"row {row}, text from {past.length[row]:2d} on:", past.positions[row].tolist())
-difference = 0
-for row, alone in enumerate(pasts):
-    P = softs[row].length
-    for ours, theirs in zip(past.keys + past.values, alone.keys + alone.values):
-        difference = max(difference, (ours[row, :, :P] - theirs[0]).abs().max().item())
-print("largest difference between a row of the batch and its past alone:", difference)
-
-# %%
-title = "Where do 200 pasts of different lengths have their empty slots?"
-found = f"Behind each prompt's own slots: so {len(softs)} pasts of different lengths are one batch"
-drawings.slots_of_a_batch([soft.kind for soft in softs], past.positions.tolist(), title)
 
 # %% [markdown]
 r"""
-**What to notice.** The text starts where each row's own prompt ends. Prompts and prefixes share a
-batch, since both are keys, values and positions.
+Each of them leaves a **past**, keys and values of P slots. `batch` lays the pasts row under row.
+Behind a shorter past it puts **empty slots**. An empty slot has the position -1: nothing is here. A
+query sees only keys of position 0 or more.
+
+**Before you run it:** at which position does the text start in each row?
+"""
+
+# %%
+past = batch([soft.past(model) for soft in softs])  # B = 200 rows
+text = past.length[:8, None] + torch.arange(4)  # (8, 4): positions of four tokens of text
+positions = torch.cat((past.positions[:8], text), 1)  # (8, 24)
+
+# %%
+title = "Eight of 200 rows: which position has each slot?"
+found = "Empty slots have no position: each text starts where its own prompt ends"
+kinds = [f"{arm.soft.kind} for {arm.task}" for arm in arms[:8]]
+plots.mask(positions >= 0, title, kinds, [""] * 20 + ["text", "", "", ""])
+for row, slot in (positions >= 0).nonzero().tolist():
+    pyplot.text(slot + 0.5, row + 0.5, positions[row, slot].item(), ha="center", va="center")
+pyplot.xlabel("slot")
+pyplot.ylabel("");
+
+# %% [markdown]
+r"""
+**What to notice.** Each text starts where its own prompt ends, as if the row were alone. So prompts
+of all lengths make one batch, and prefixes with them: both are keys, values and positions.
 
 ### Exercise 1: one pass for all
 
-Prompt i stands before text i, each of any length. Return the logits at each text's last token, with
-one pass over the prompts and one over the texts.
+Prompt i stands before text i. Both may have any length. Return the logits (the scores of the next
+token) at each text's last token. Use one pass over the prompts, and one over the texts.
 
 <details><summary>Hint</summary>
 
-Texts may be padded on the left with ids of -1. Then every last token is in the last column.
 `prefill([PromptTuning(x) for x in vectors], model)` runs prompts of any lengths through the model
-in one padded pass, and returns their pasts as one batch.
+together, and returns their pasts as one batch. Texts that are short get ids of -1 **on the left**:
+then every last token is in the last column.
 
 </details>
 """
@@ -98,263 +100,229 @@ def mixed_logits(model, vectors, rows):
 
 # %% [markdown]
 r"""
-Your function asks 160 prompts a question each, together and alone. Then one prompt is made of NaN,
-"not a number", which spoils whatever is computed from it. Last, all 200 answer, behind their own
-prompt and behind the next row's. **Before you run it:** how many rows does the NaN reach?
+Does one row touch another? Your function runs all 160 prompts, together and one by one. Then we
+spoil the first prompt: all its numbers become NaN, "not a number". Whatever is computed from a NaN
+is a NaN. **Before you run it:** how many of the 160 rows will be spoiled?
 """
 
 # %%
 asked = [lab.rows(arm.task, "test")[n] for n, arm in enumerate(arms)]  # (question, answer) each
-mine = [n for n, soft in enumerate(softs) if soft.kind == "prompt"]  # 160 rows
-vectors = [softs[n].embeddings for n in mine]
-rows = [asked[n][0] for n in mine]
+prompts = [n for n in range(200) if softs[n].kind == "prompt"]  # 160 rows
+vectors, rows = [softs[n].embeddings for n in prompts], [asked[n][0] for n in prompts]
 together = mixed_logits(model, vectors, rows)  # (160, V)
 alone = torch.cat([mixed_logits(model, [x], [row]) for x, row in zip(vectors, rows)])  # (160, V)
-poisoned = mixed_logits(model, [vectors[0] * torch.nan, *vectors[1:]], rows)  # (160, V)
-print(f"largest difference, alone or together: {(alone - together).abs().max():.1e}")
-print("rows with a NaN:", poisoned.isnan().any(1).sum().item())
-print("largest difference in the other rows:", (poisoned - together)[1:].abs().max().item())
-own = score(model, past, asked).right.mean()
-next_row = past.rows(torch.arange(200).roll(-1))
-print(f"accuracy behind its own prompt {own:.2f}, behind the next row's "
-      f"{score(model, next_row, asked).right.mean():.2f}")
+spoiled = mixed_logits(model, [vectors[0] * torch.nan, *vectors[1:]], rows)  # (160, V)
+print(f"together or alone: logits differ by at most {(alone - together).abs().max():.1e}")
+print("rows with a NaN:", spoiled.isnan().any(1).sum().item())
+print("the other rows change by", (spoiled - together)[1:].abs().max().item())
 
 # %% [markdown]
 r"""
-Is it fast? The clock counts the processor's time. **Before you run it:** how many times as fast are
-200 questions in one batch as one at a time?
+**What to notice.** The NaN stays in its row. No other row changes, not even in the last digit. A
+row's queries read the keys of their own row alone. (Together or alone differ by rounding.)
+
+Now all 200 answer a question each. **Before you run it:** how many times as fast is one batch as
+200 calls? And what if each row stands behind the next row's prompt?
 """
 
 # %%
+next_row = past.rows(torch.arange(200).roll(-1))
+for name, before in (("its own", past), ("the next row's", next_row)):
+    print(f"accuracy behind {name} prompt: {score(model, before, asked).right.mean():.2f}")
 questions = [question for question, _ in asked]
-single = [past.rows(torch.tensor([n])) for n in range(200)]  # B = 1 each
-model.generate(questions[:1], 2, single[0])  # the first call is slow: not on the clock
-for N in (8, 40, 200):
-    own_pasts, ratios = past.rows(torch.arange(N)), []
-    for turn in range(3):
-        begun = process_time()
-        together = model.generate(questions[:N], 2, own_pasts)
-        between = process_time()
-        alone = [model.generate([questions[n]], 2, single[n])[0] for n in range(N)]
-        ratios.append((process_time() - between) / (between - begun))
-    print(f"N = {N:3d}: {median(ratios):4.1f} times as fast ({min(ratios):.1f} to "
-          f"{max(ratios):.1f}), equal answers: {together == alone}")
+begun = process_time()  # of the processor
+together = model.generate(questions, 2, past)
+middle = process_time()
+alone = []
+for n, question in enumerate(questions):
+    alone += model.generate([question], 2, past.rows(torch.tensor([n])))
+ratio = (process_time() - middle) / (middle - begun)
+print(f"one batch is {ratio:.0f} times as fast, the same answers: {together == alone}")
 
 # %% [markdown]
 r"""
-**What to notice.** The NaN stays in its row; no other row changes in its last digit. A row's
-queries read the keys of their own row alone, and empty slots have no position. Alone or together
-differ by rounding. Behind the next row's prompt nearly all is wrong. The batch is several times as
-fast, since the weights are read once for all rows; beyond some tens of rows it gains no more here.
+**What to notice.** Behind the next row's prompt nearly all is wrong: each row really has its own
+task. The batch is several times as fast, since the weights are read once for all rows.
 
 ## 2. What a file must remember
 
-A prompt is saved. Then one number of the base becomes the next one that float32 has. **Before you
-run it:** what must the file hold? Will `load` notice the change?
+A prompt is saved. Then **one** number of the base changes in its last digit.
+**Before you run it:** what must the file hold? Will `load` notice the change?
 """
 
 # %%
-from tempfile import mkdtemp
-path = f"{mkdtemp()}/count.pt"
-arm = arms[2]
-save(arm.soft, path, model, task=arm.task, steps=6)
+path, arm = f"{mkdtemp()}/count.pt", arms[2]
+save(arm.soft, path, model, task=arm.task)
 content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
-size = len(open(path, "rb").read())
-print(f"{size:,} bytes, {arm.soft.embeddings.nbytes:,} of them vectors")
-print("kind:", content["kind"], "| facts:", content["facts"], "| base:", content["base"][:16])
-nudged = lab_on_a_copy(lab).model
-weight = nudged.model.norm.weight
+print(content["kind"], content["facts"], tuple(content["state"]["embeddings"].shape))
+print("base:", content["base"])
+changed = deepcopy(model)
+weight = changed.model.norm.weight  # (C,)
 weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
-print("one number of the base:", model.model.norm.weight[0].item(), "becomes", weight[0].item())
+print(f"one number of the base: {model.model.norm.weight[0]:.9f} becomes {weight[0]:.9f}")
 try:
-    load(path, nudged)
+    load(path, changed)
 except ValueError as problem:
     print(str(problem).replace(path, "count.pt"))
 
 # %% [markdown]
 r"""
-**What to notice.** Beside the vectors stand the kind, facts, and the *fingerprint*: a hash of the
-base's shape and all its weights. One weight changed in its last digit, and `load` refuses.
+**What to notice.** Beside the vectors stand their kind, facts, and the **fingerprint** of the base:
+a hash, a short code made of its shape and all its weights. So `load` notices one digit, and
+refuses.
 
 ## 3. A base that moves on
 
-Is `load` too strict? The base trains 20 more steps on tasks that it practised, at a learning rate
-of 3e-4 (gentle) or 1e-3 (strong), five times each. Prompts of five seeds are tried before and
-after. Two controls: prompts trained anew on three of the new bases, and the hard prompt that was
-best before. `python tutorials/classroom/update.py` made the table in four minutes.
+Is that too strict? Somebody trains the base for 20 more steps, on tasks that it practised before:
+an **update**, at one of two learning rates. We try old prompts and two rivals: the best hard
+prompt, and prompts trained anew. One task, how many words there are, was practised. The other, the
+first letter of the last word, never.
 
 **Before you run it:** after an update, which is safer, an old prompt or a hard one?
 """
 
 # %%
-results = measured("update")
-shares = update.accuracies_after(results)  # of prompts and hard prompts
-answers = update.answers_after(results)  # to the hard prompts of the new task
-NEW = "first-letter-last"  # the base never practised it
-always = {}
-for task in update.PROMPT_TASKS:
-    answer = commonest_answer(TASKS[task].pairs(lab.data["train"]))
-    always[task] = share_of(answer, TASKS[task].pairs(lab.data["test"][:TEST]))
-middle = {where: median(values) for where, values in shares.items()}
-right = {where: mean(kinds["right"]) for where, kinds in answers.items()}
+BEST = ("", "Say how many words this sentence has.", "Say how the last word begins.")
+strength = {"none": 0, "gentle": 3e-4, "strong": 1e-3}  # learning rate of the update
+after = []
+for task in ("count", "first-letter-last"):
+    for row in where(read_rows(table("update")), split="test", task=task):
+        if row["update"] in strength and row["words"] in BEST:
+            rate = strength[row["update"]]
+            after.append({**row, "rate of the update": rate, "asks": TASKS[task].question})
 
 # %%
-title = "What does an update of the base do to old prompts and to hard ones?"
-found = (
-    f"Old prompts of one task fall, {middle['count', 'none', 'old']:.2f} to "
-    f"{middle['count', 'strong', 'old']:.2f}, and a hard prompt of the new task rises, "
-    f"{middle[NEW, 'none', 'wording']:.2f} to {middle[NEW, 'strong', 'wording']:.2f}"
-)
-drawings.after_an_update(shares, always, title)
+title = "What does an update of the base do?"
+old = [row["accuracy"] for row in where(after, task="count", method="old", update="strong")]
+found = f"Old prompts fall to {median(old):.2f} on one task, and words fall with them"
+looks = {"old": Look("old prompt", "#44AA99"), "wording": LOOKS["wording"],
+         "anew": Look("trained anew", "#882255")}
+plots.lines(after, "rate of the update", "accuracy", "method", title, "asks", median, looks=looks)
 
 # %% [markdown]
 r"""
-**What to notice.** The gentle update costs little. The strong one takes a fifth from old prompts of
-*count* (how many words are there?), and nearly as much from the hard prompt. Prompts trained anew
-get a part back. So neither is safe. `load` is too strict only where an update was gentle, and no
-file says so. In the new task old prompts mostly hold, and the hard prompt *rises*; some prompts
-trained anew got stuck.
+**What to notice.** Lines are medians, small dots are seeds and updates. The gentle update costs
+little. The strong one takes a fifth from old prompts on the left, and nearly as much from words.
+Prompts trained anew get a part of it back. On the right old prompts mostly hold. There words even
+rise: the update practised parts of this task once more.
 
-### Why does a hard prompt rise?
-
-Nobody practised the new task. It has two parts: *what* is asked (the first letter), and *of which
-word* (the last). Which part does a wrong answer miss? Controls, all at the strong rate: practise
-only tasks of the last word (repeat it, its last letter, its length), only the others, only
-*library*; or move as far in a random direction. **Before you run it:** which of them lift a hard
-prompt?
-"""
-
-# %%
-title = "Why does a hard prompt of the new task rise after an update?"
-words = update.best_words(results)  # "Say how ..."
-found = (
-    f"One hard prompt rises from {right[words, 'none']:.2f} to "
-    f"{right[words, 'the last word alone']:.2f} where the last word is practised, to "
-    f"{right[words, 'library alone']:.2f} where only library is"
-)
-drawings.answers_to_hard_prompts(answers, title)
-
-# %% [markdown]
-r"""
-**What to notice.** Two hard prompts take the right letter of the wrong word. The other two find the
-last word, and say something else of it. "Say how" rises in four of five strong updates, on
-validation sentences too, and it was the best before: so the choice among four is not the reason.
-*library*, at the same rate and with texts as short, lifts nothing, and a random move lifts nothing.
-So neither the rate nor any disturbance is the reason. Practising the last word alone lifts three of
-the four; without it little rises. Our reading: the base recombines parts that it has just
-practised.
-
-Not shown: why updates differ so much, and why one wording never moves.
+So neither is safe. `load` refuses, because no file says how an update was done. Test old prompts
+again, on validation sentences.
 
 ## 4. The power of scale
 
-Lester et al. (2021) found that prompts catch up with *fine-tuning*, training all weights, as models
-grow. Here are three bases; the two small ones practised tasks for half as many steps. Three tasks:
-*library*, practised; *first-letter-last*, of which the parts were practised; *before-last* (the
-word before the last), outside of all practice. Prompt and prefix have 16 virtual tokens. *LoRA*
-learns small matrices beside the attention weights. Learning rates were chosen by validation, on
-another seed (`classroom/scale.py`).
+**Fine-tuning** trains all weights. Lester et al. (2021) found: the larger the model, the smaller
+the gap between a prompt and fine-tuning; at ten billion numbers it is gone. We have three bases, of
+62, 279 and 1,001 thousand numbers. A warning: the two small ones also practised for half as many
+steps. So we see what a *better* base does. Size is a part of that.
 
-**Before you run it:** grey is the gap between prompt and all weights. On which task does it close?
+*library* (which library is the sentence from?) was practised. Of *first-letter-last* the parts were
+practised. *before-last* (the word before the last) is like nothing that was. Learning rates were
+chosen on validation sentences.
+
+**Before you run it:** on which task will the prompt catch up?
 """
 
 # %%
-measurements = measured("scale")
-BASES = ("base-tiny", "base-small", "base")
+KNOWN = {"library": "practised", "first-letter-last": "parts practised", "before-last": "new"}
+SIZES = {"base-tiny": 62, "base-small": 279, "base": 1001}  # thousand numbers
+tested = where(read_rows(table("methods")), split="test")
+tested = [row for row in tested if row["base"] in SIZES]
+for row in tested:
+    row["thousand numbers in the base"], row["known"] = SIZES[row["base"]], KNOWN.get(row["task"])
 
-def accuracies(base, task, method):  # of each seed
-    return scale.accuracies(measurements, base, task, method)
-
-numbers = {row["base"]: row["numbers"] for row in measurements}
-sizes = [numbers[base] for base in BASES]
-of_size, commonest = {}, {}
-for task in scale.STEPS:
-    [commonest[task]] = accuracies("base", task, "always")
-    for method in ("wording", "prompt", "prefix", "lora", "full"):
-        of_size[task, method] = [accuracies(base, task, method) for base in BASES]
+scale = []
+for task, steps in (("library", 16), ("first-letter-last", 48), ("before-last", 48)):
+    for method, length, step in (("wording", 0, 0), ("prompt", 16, steps), ("full", 0, steps)):
+        scale += where(tested, task=task, method=method, length=length, step=step)
 
 # %%
-lag = [median(full) - median(prompt) for prompt, full in
-       zip(of_size["before-last", "prompt"], of_size["before-last", "full"])]
-title = "Where does a prompt come near new weights as the base grows?"
-found = f"A prompt is near where the base practised the parts; outside it is {lag[-1]:.2f} behind"
-drawings.accuracy_over_size(sizes, of_size, commonest, title)
+title = "Where does a prompt catch up with new weights?"
+found = "A prompt catches up where the base practised the parts, and not outside"
+plots.lines(scale, "thousand numbers in the base", "accuracy", "method", title, "known",
+            median, log=True)
 
 # %% [markdown]
 r"""
-**What to notice.** In the second task all that is trained rises with the base. On the tiny base all
-weights are ahead; on ours the lines meet. On the middle base one prompt and one prefix of five got
-stuck; so lines are medians. In the third task prompt and prefix stay far below.
+**What to notice.** In the middle the lines meet on the largest base: a prompt, 0.2 % of the
+numbers, is as good as new weights. On the right a gap opens, and stays. A prompt combines what the
+base can do; new weights can also teach. (On the middle base one prompt of five got stuck.)
 
 ### Exercise 2: how much of the gap is closed?
 
-The hard prompt has one accuracy; prompt and all weights have one for each seed. Which part of the
-way from the hard prompt to all weights does the prompt go? Take medians over seeds. Return None
-where all weights are not better than the hard prompt: there is no gap.
+The **gap** is the way from the best words to all weights. Which part of it does the prompt go? Take
+medians over the seeds. Return None where all weights are not better than words: there is no gap.
 
 <details><summary>Hint</summary>
 
-The way is median(full) - english. The prompt may go less than nothing of it, or more than all.
+The gap is median(full) - words. The prompt may go less than nothing of it, or more than all.
 
 </details>
 """
 
 # %%
 @exercise
-def gap_closed(english, prompt, full):
+def gap_closed(words, prompt, full):
     """The hard prompt's accuracy, two lists of accuracies (one a seed) -> the part of the gap
     closed, or None."""
     raise NotImplementedError
 
 # %%
-gaps, closed = {}, {}
-for task in scale.STEPS:
-    gaps[task], closed[task] = [], []
-    for base in BASES:
-        [english] = accuracies(base, task, "wording")
-        prompt, full = accuracies(base, task, "prompt"), accuracies(base, task, "full")
-        gaps[task].append([b - a for a, b in zip(prompt, full)])
-        closed[task].append(gap_closed(english, prompt, full))
-middles = {task: [median(seeds) for seeds in gaps[task]] for task in gaps}
-for task in gaps:
-    parts = ["no gap" if part is None else f"{part:.2f}" for part in closed[task]]
-    print(f"{task:18s} gap", " ".join(f"{gap:5.2f}" for gap in middles[task]), "| closed", *parts)
-
-# %%
-first, _, last = middles["first-letter-last"]
-title = "Does the gap between a prompt and all weights close as the base grows?"
-found = (
-    f"The gap closes, {first:.2f} to {last:.2f}, where the base knows the parts of the task; "
-    f"outside it opens to {middles['before-last'][-1]:.2f}"
-)
-drawings.gap_over_size(sizes, gaps, closed, title)
+for task in KNOWN:
+    for base in SIZES:
+        runs = {"wording": [], "prompt": [], "full": []}
+        for row in where(scale, task=task, base=base):
+            runs[row["method"]].append(row["accuracy"])
+        part = gap_closed(runs["wording"][0], runs["prompt"], runs["full"])
+        part = "no gap" if part is None else f"{part:.2f}"
+        print(f"{task:18} {base:11} of the gap closed: {part}")
 
 # %% [markdown]
 r"""
-**What to notice.** On *first-letter-last* the gap closes: the prompt goes the whole way, on the
-tiny base none of it. On *before-last* it opens: new weights gain more from a larger base. On
-*library* a prompt is a little ahead on the two small bases. What size alone does, these bases
-cannot say: the small ones practised half as long.
+And the words? **Before you run it:** what happens to the best hard prompt as the base grows, for a
+task that was practised, for three of which the parts were, and for the new one?
+"""
+
+# %%
+hard = []
+for task in ("library", "repeat-second", "letters-third", "first-letter-last", "before-last"):
+    hard += where(tested, task=task, method="wording")
+
+# %%
+title = "What do the best words do on each base?"
+found = "A better base does more when it is only asked"
+colours = ("#0072B2", "#009E73", "#999933", "#E69F00", "#D55E00")
+tasks = dict.fromkeys(row["task"] for row in hard)
+looks = {task: Look(TASKS[task].question, colour) for task, colour in zip(tasks, colours)}
+plots.lines(hard, "thousand numbers in the base", "accuracy", "task", title, log=True, looks=looks)
+
+# %% [markdown]
+r"""
+**What to notice.** The practised task is easy for all three. The three in the middle no base
+practised, only their parts. The better the base, the more of them it does when it is only asked. So
+on a large model try words first. A soft prompt is for what words do not reach: here the first
+letter of the last word, 0.42 in words, 0.95 with a prompt.
 
 ## Summary
 
-A row attends to its own keys alone, and nobody writes to the base: sharing is exact. A file names
-its base by a fingerprint. After an update, test prompts and hard prompts again. The gap to new
-weights closes where the larger base knows the parts of a task. Elsewhere it opens.
+A row reads its own keys alone, and nobody writes to the base. So hundreds of prompts share it, and
+none touches another. A file names its base by a fingerprint. After an update, test prompts and
+words again. As the base gets better, words and prompts come nearer to new weights where the base
+knows the parts. Outside of that the gap opens.
 """
 
 # %% [markdown]
 r"""
 ## Homework
 
-### Exercise 3: of another base?
+### Exercise 3: which base is it from?
 
-Say whether the prompt in a file belongs to another base than `model`. A damaged file is no answer
-to this question: there a ValueError must come out. (`load` raises one in both cases.)
+`load` refuses a prompt of another base, and also a file that is damaged. Say which of the two it
+is.
 
 <details><summary>Hint</summary>
 
-`read`, in the cell that saved the prompt, raises the ValueError of a damaged file by itself.
+`read`, in the cell that saved the prompt, raises a ValueError if the file is damaged.
 `model.fingerprint()` is what this base would write into a file.
 
 </details>
@@ -362,52 +330,50 @@ to this question: there a ValueError must come out. (`load` raises one in both c
 
 # %%
 @exercise
-def is_of_another_base(path, model):
-    """True where the prompt in the file is of another base, False where it is of this one."""
+def base_in_file(path, model):
+    """One of "this base", "another base" and "damaged": the file cannot be read."""
     raise NotImplementedError
+
+# %%
+print(base_in_file(path, model), "|", base_in_file(path, changed))
 
 # %% [markdown]
 r"""
 ### Size or practice?
 
-`base-small-lm.pt` has the shape of the small base and read the same texts. Then it stopped: it
-practised no task. Its rates were chosen in the same way. **Before you run it:** which of prompt,
-prefix and all weights learn *library* on it?
+`base-small-lm` has the shape of the small base and read the same texts. But it practised no task.
+**Before you run it:** which of prompt, prefix and all weights learn on it which library a sentence
+is from?
 """
 
 # %%
-print("is the prompt of another base?", is_of_another_base(path, model))
-practice = {}
-for base in ("base-small", "base-small-lm"):
-    for task in scale.STEPS:
-        for method in ("prompt", "prefix", "full"):
-            practice[base, task, method] = accuracies(base, task, method)
+compared = []
+for base, name in (("base-small", "it practised tasks"), ("base-small-lm", "it practised none")):
+    for method in ("always", "wording", "prompt", "prefix", "full"):
+        for row in where(read_rows(table("methods")), split="test", task="library", base=base):
+            if row["method"] == method:
+                compared.append({**row, "practice": name})
 
 # %%
-alone = {method: median(practice["base-small-lm", "library", method])
-         for method in ("prompt", "prefix", "full")}
-title = "What do prompts and new weights learn on a base that practised nothing?"
-found = (
-    f"Without practice a prompt learns nothing (library: {alone['prompt']:.2f}); "
-    f"all weights come to {alone['full']:.2f}"
-)
-drawings.with_and_without_practice(practice, commonest, title)
+title = "One size, with and without practice: what learns the library?"
+found = "Without practice a prompt learns nothing, and all weights something"
+plots.dots(compared, "method", "accuracy", title, "practice")
+pyplot.setp(pyplot.gcf().axes, xlim=(-0.05, 0.9));
 
 # %% [markdown]
 r"""
-**What to notice.** On the language alone, a prompt stays below the commonest answer in all three
-tasks. A prefix finds the commonest answer and no more. All weights learn something of each in the
-same 16 or 48 steps. So at one size, practice decides. A prompt elicits what the base can nearly do;
-it hardly teaches. More steps might change that; they were not tried here.
+**What to notice.** Without practice a prompt stays below the commonest answer, and a prefix finds
+the commonest answer and no more. All weights learn something in the same 16 steps. So at one size
+practice decides. A prompt calls up what the base can nearly do; it hardly teaches. More steps were
+not tried.
 """
 
 # %% [markdown]
 r"""
 ## Sources
 
-- Lester, Al-Rfou and Constant 2021, *The Power of Scale for Parameter-Efficient Prompt Tuning*
-  (scale, one model for many prompts), arXiv 2104.08691
+- Lester, Al-Rfou and Constant 2021, *The Power of Scale for Parameter-Efficient Prompt Tuning*,
+  arXiv 2104.08691
 - Li and Liang 2021, *Prefix-Tuning: Optimizing Continuous Prompts for Generation* (a batch of
   users, each with a prefix of their own), arXiv 2101.00190
-- Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685
 """

@@ -8,9 +8,9 @@ After this class you can
 
 1. train a soft prompt on a file of your own, and say how many examples that takes;
 2. *distil* a long text into a short prefix;
-3. hand a soft prompt to PEFT, the library that most people use.
+3. say what that saves, and what it does not.
 
-Needs: classes 1 and 4, and a model of 270 MB. Fetch it once, in the project's folder:
+Needs: classes 1 and 4, and a model of 270 MB. Fetch it once, into the project's folder:
 
     pip install safetensors tokenizers transformers peft tzdata
     hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir SmolLM2-135M-Instruct
@@ -20,27 +20,29 @@ and nothing below it runs.
 
 ## 1. A model, and texts of your own
 
-A file with a text and its answer in each line is enough. Ours has 160 short tickets of an office,
-80 of them urgent. `read_data` sets a fifth apart for the test. **Before you run it:** how many
-examples would you need to sort them?
+A file with a text and its answer in each line is enough. Ours has 160 short **tickets** of an
+office, 80 of them urgent. `read_data` sets a fifth apart for the test.
+
+**Before you run it:** how many examples would you need to sort them?
 """
 
 # %%
 import sys
 sys.path.insert(0, "classroom")
+from statistics import mean
 import torch
-from shared import measured
-import drawings
-import real_length
-import tickets
+from matplotlib import pyplot
+from shared import table
+import plots
 from checks import exercise
-from real import NAMED, QUESTION, TICKETS, best_text, cost_of, drawn_evenly, logits_of_peft
-from real import next_examples, open_model, past_behind, places, runs_by, solved
+from real import NAMED, QUESTION, TICKETS, cost_of, drawn_evenly, next_examples, past_behind, places
+from real import real_lab, solved
 from own_data import choice_loss, draw_similar_rows, few_answers, ids_of, judge, read_data
 from own_data import rows_behind
-from softprompt import PrefixTuning, PromptTuning, initial_embeddings
-from train import Arm, collate, commonest_answer, fit, share_of
-model, tok = open_model()  # frozen; without a model, nothing below runs
+from softprompt import PrefixTuning, initial_embeddings
+from train import Arm, collate, commonest_answer, fit, read_rows, share_of, where
+lab = real_lab()  # without a model, nothing below runs
+model, tok = lab.model, lab.tok  # frozen
 numbers = sum(weight.numel() for weight in model.parameters())
 print(f"{numbers:,} numbers, a vector has {model.config.n_embd}")
 print("other processors round otherwise: an accuracy may differ from the solved copy's by 0.06")
@@ -56,24 +58,24 @@ for text, answer in train[:5]:
 r"""
 ## 2. As far as words go
 
-First we only ask. A *hard prompt* is English in front of the text: a question, or a question with
-solved examples (*learning in context*, Brown et al. 2020).
+First we only ask. A **hard prompt** is English in front of the text: a question, or a question with
+solved examples. The latter is called *learning in context* (Brown et al. 2020).
 
-This model was never told that an answer ends after a word. So the test is which answer has the
-higher probability. `judge` decides token by token, and our two answers part at their first.
+This model was never told to answer in one word and stop. So we do not let it write. We ask which of
+the two answers is more probable.
 
-**Exercise 1. The likeliest answer.** The probability of an answer is the product of those of its
-tokens, each behind the tokens before it. Which answer has the highest? Do not divide by the length.
+### Exercise 1: the likeliest answer
+
+An answer is a list of tokens. Its probability is the product of those of its tokens, each behind
+the tokens before it. Which answer has the highest? Do not divide by the length.
 
 <details><summary>Hint</summary>
 
-Run the question and one answer through the model together. `logits[0, len(question) - 1 : -1]` are
-the positions that say the answer's tokens. Add up the logarithms of the probabilities.
+Run the question and one answer through the model together: `model(torch.tensor([question +
+answer]), past)`. In the logits, `logits[0, len(question) - 1 : -1]` are the places that say the
+answer's tokens. A product of probabilities is a sum of logarithms: `log_softmax`.
 
 </details>
-
-**Before you run it:** put these in order: nothing, a question, the answers named, 8 solved tickets,
-32 solved tickets.
 """
 
 # %%
@@ -83,34 +85,37 @@ def likeliest(model, past, question, answers):
     `past` (one row, or None) comes before both."""
     raise NotImplementedError
 
+# %% [markdown]
+r"""
+`judge` chooses for many tickets at once, token by token. **Before you run it:** put these in order:
+nothing, a question, a question that names the answers, a question and 8 solved tickets.
+"""
+
 # %%
-rows = rows_behind(model, tok, test, 1024)  # with room for 1024 slots before them
-hard = {"nothing": "", QUESTION: QUESTION, NAMED: NAMED}
-for n in (8, 32):
-    hard[f"{n} solved tickets"] = f"{QUESTION}\n{solved(drawn_evenly(train, answers, n, 0))}"
-for name, text in hard.items():
-    found = judge(model, tok, past_behind(model, tok, text), rows, answers)
-    print(f"accuracy {found.among:.2f}, {len(tok.encode(text)):3d} tokens: {name}")
-ids, few, past = ids_of(tok, answers), rows[:8], past_behind(model, tok, NAMED)
-right = {"judge": judge(model, tok, past, few, answers).among}
-for name, choices in (("first tokens", [answer[:1] for answer in ids]), ("whole answers", ids)):
-    with torch.inference_mode():
-        chosen = [likeliest(model, past, text, choices) for text, _ in few]
-    ours = [ids[index] == answer for index, (_, answer) in zip(chosen, few)]
-    right[f"yours by {name}"] = sum(ours) / len(few)
-print("8 tickets, behind the question that names the answers:", right)
+rows = rows_behind(model, tok, test, 512)  # (question, answer) each, as ids
+shown = f"{QUESTION}\n{solved(drawn_evenly(train, answers, 8, 0))}"
+for text in ("", QUESTION, NAMED, shown):
+    accuracy = judge(model, tok, past_behind(model, tok, text), rows, answers).among
+    print(f"accuracy {accuracy:.2f}: {text[:100]!r}")
+
+ids, past = ids_of(tok, answers), past_behind(model, tok, NAMED)
+choices = [answer[:-1] for answer in ids]  # without the token that ends an answer
+with torch.inference_mode():
+    chosen = [ids[likeliest(model, past, question, choices)] for question, _ in rows]
+yours = mean(ours == answer for ours, (_, answer) in zip(chosen, rows))
+print(f"accuracy {yours:.2f} with yours, where the answers are named")
 
 # %% [markdown]
 r"""
-## 3. Learning from tickets
+**What to notice.** A guesser has 0.5, and 32 test tickets are few: one standard error is 0.09. So
+words only guess here. (Yours weighs whole answers, `judge` decides at the first token that differs.
+So they choose differently for some tickets.)
 
-A *prefix* is learned keys and values in every layer, here of 16 slots. It starts as 16 random
-tokens leave it. The loss is the choice between the two answers. The learning rate is the default
-of `own_data.py`, 0.01 of the size of what moves. **Before you run it:** after 40 steps of 8
-tickets, is it ahead of words?
+## 3. Learn from the same tickets
 
-32 test tickets are few. So a script did this on five splits, in which each of the 160 is tested
-once. There prefixes learned from 8, 32 or 128 tickets and prompts from 128, in 40 steps.
+We train a **prefix**: 16 slots of learned keys and values in every layer. It starts at 16 random
+tokens. Its loss is the choice between the two answers. **Before you run it:** will it be ahead of
+words after 40 steps of 8 tickets? Will step 40 be better than step 20?
 """
 
 # %%
@@ -118,92 +123,77 @@ P = 16
 generator = torch.Generator().manual_seed(0)
 start = initial_embeddings(model, P, "vocab", generator=generator)  # (P, C)
 prefix = PrefixTuning.start(model, start)
-arm = Arm(prefix, "tickets", rate=0.01)
+arm = Arm(prefix, "tickets", rate=0.01)  # a share of the size of what moves
 to_learn = {"tickets": rows_behind(model, tok, train, P)}
-loss = choice_loss(tok, ids)
-for step in fit(model, [arm], to_learn, 40, 8, loss, draw_similar_rows):
+for step in fit(model, [arm], to_learn, 40, 8, choice_loss(tok, ids), draw_similar_rows):
     if step in (0, 20, 40):
         accuracy = judge(model, tok, prefix.past(model), rows, answers).among
-        print(f"after {step:2d} steps: accuracy {accuracy:.2f}")
-
-# %%
-results = measured("tickets")  # python tutorials/classroom/tickets.py
-runs = runs_by(results, "how", "examples")  # {(how, examples): [accuracy of each split]}
-means = {way: sum(some) / len(some) for way, some in runs.items()}
-words = max(means[way] for way in drawings.WAYS if way[0] in drawings.WORDS)
-always = share_of("urgent", train + test)  # of all 160: the five tests together
-title = "What do solved tickets bring, in words and in a prefix?"
-found = (
-    f"The best words have {words:.2f}, a prefix that learned from 128 tickets "
-    f"{means['prefix', 128]:.2f}"
-)
-drawings.accuracy_of_words_and_of_learning(runs, always, title)
+        print(f"after {step} steps: accuracy {accuracy:.2f}")
 
 # %% [markdown]
 r"""
-**What to notice.** In words this model only guesses, and solved tickets before the question do not
-help it. As texts to learn from they do. So such a task takes dozens of examples, not thousands.
-Real tickets, written less clearly, need more. Runs of one kind differ by 0.1 and more, and ours was
-better halfway than at the end. So trust no single run, and let other texts say when to stop, as
-`own_data.py` does. A prompt from 128 tickets has 0.71 after these 40 steps, and 0.88 (of 16
-tickets) after 200 steps of 16; fewer tickets were not tried.
-
-### The same on the command line
-
-    python tutorials/own_data.py tune --base SmolLM2-135M-Instruct --method prefix \
-        --data tutorials/tickets.tsv
-    python tutorials/own_data.py answer --base SmolLM2-135M-Instruct \
-        --prompt out/tickets-prefix.pt --text "The lift is stuck between two floors."
-
-## 4. A list
-
-What of a list without a rule? Each letter of the alphabet gets "left" or "right" by the toss of a
-coin, and a prompt must store these 26 coins. A script trained prompts of 1, 4 and 16 vectors, on
-five lists each. **Before you run it:** in class 6 a vector of 128 numbers had 0.99 of 32 coins
-right. Which lengths store this list?
+That is one run. A script did the same five times: each of the 160 tickets is tested once, and the
+prefix learns from 8, 32 or 128 of the others. **Before you run it:** how many are enough?
 """
 
 # %%
-coins = measured("real_length")  # python tutorials/classroom/real_length.py
-runs = runs_by(coins, "length", "step")  # {(length, step): [accuracy of each seed]}
-last = {length: sum(some) / len(some) for (length, step), some in runs.items() if step == 40}
-title = "Which lengths store a list of 26 coins?"
-found = (
-    f"After 40 steps one vector stores {last[1]:.2f} of a list, 4 vectors {last[4]:.2f}, "
-    f"16 vectors {last[16]:.2f}"
-)
-drawings.list_stored_over_steps(runs, title)
+names = {
+    ("none", 0): "no prompt",
+    ("named", 0): "the answers named",
+    ("shown", 8): "8 solved tickets as words",
+    ("shown", 32): "32 solved tickets as words",
+    ("prefix", 8): "prefix, learned from 8",
+    ("prefix", 32): "prefix, learned from 32",
+    ("prefix", 128): "prefix, learned from 128",
+}
+tickets = []
+for (method, examples), name in names.items():
+    runs = where(read_rows(table("real")), task="tickets", method=method, examples=examples)
+    tickets += [{**row, "before the ticket": name} for row in runs]
+
+# %%
+title = "What do solved tickets bring?"
+found = "Words guess; a prefix learns from few tickets"
+plots.dots(tickets, "before the ticket", "accuracy", title)
 
 # %% [markdown]
 r"""
-**What to notice.** Four vectors store the lists, and so do 16. One stores nearly all, and is
-slower. So length buys little here: by class 6, one vector of 576 numbers has room for 26 coins. A
-list several times as long was not tried.
+**What to notice.** Solved tickets in words do not help this small model. The same tickets, learned
+from, do: 32 bring 0.80, 128 bring 0.86. So such a task takes dozens of examples, not thousands.
+Real tickets are written less clearly, and need more.
 
-## 5. A long text as a short prefix
+Runs of one kind differ by 0.1 and more, and our live run was better after 20 steps than after 40.
+So trust no single run. And let other texts say when to stop, as this command does:
 
-Do solved examples help elsewhere? On which continent is a place? (Python's time zones are named
-after places.) 32 solved places are a *long text* of about 200 slots in every layer. Can 16 slots do
-its work?
+    python tutorials/own_data.py tune --base SmolLM2-135M-Instruct --method prefix \
+        --data tutorials/tickets.tsv
 
-We train a prefix, the *student*, to give the same probabilities as the model behind the long text,
-the *teacher*. This is *distillation* (Hinton et al. 2015; of a text: *cartridges*, Eyuboglu et al.
-2025). The student reads 192 other places **without their answers**. All it gets are the teacher's
-*logits* (scores before the softmax) behind the place and behind the teacher's own guess.
+## 4. A long text as a short prefix
 
-**Exercise 2. The loss of distillation.** How far is the student q from the teacher p? Use the
-*Kullback-Leibler divergence*: the sum over the vocabulary of p (log p - log q), in nats. It is 0
-only if both are equal. Return the mean over the positions.
+Another question: on which continent is a place? (Python's time zones are named after places.) Here
+solved examples do help. But 32 of them are a long text, some 200 slots in every layer, before each
+question. Can 16 slots do its work?
+
+The model behind the long text is the **teacher**. The same model behind a prefix of 16 is the
+**student**. The student learns to say what the teacher says. This is **distillation** (Hinton et
+al. 2015; of a text: *cartridges*, Eyuboglu et al. 2025).
+
+Nobody gives the student a right answer. It reads 128 other places. For each of them the teacher
+guesses a continent, in two tokens. At both tokens we keep its logits (scores before the softmax):
+what it found likely, and how likely. That is all that the student gets.
+
+### Exercise 2: the loss of distillation
+
+How far is the student q from the teacher p? The **Kullback-Leibler divergence** is the sum over the
+vocabulary of p (log p - log q), in nats. It is 0 only where both are equal. Return its mean over
+the positions.
 
 <details><summary>Hint</summary>
 
-`log_softmax` over the vocabulary gives log p and log q. Sum over V first, then take the mean over
-n. The teacher's p is the weight.
+`log_softmax(-1)` gives log p and log q, and `.exp()` of log p gives p. Sum over V first, then take
+the mean over n.
 
 </details>
-
-Students start at the keys and values of the text's first 16 tokens, or of 16 random tokens.
-**Before you run it:** which end closer to the teacher? It is often wrong: is that a problem?
 """
 
 # %%
@@ -213,124 +203,115 @@ def distil_loss(teacher, student):
     raise NotImplementedError
 
 # %%
-pairs, question = places(), "Which continent is this place in?"  # pairs (place, continent), mixed
-test_places, valid_places, others = pairs[:80], pairs[80:120], pairs[120:]
+pairs = places()  # [(place, continent)], mixed
+test_places, others = pairs[:80], pairs[120:]  # the 40 between chose among three such texts
 continents = few_answers(pairs)
-shown = [solved(drawn_evenly(others, continents, 32, seed)) for seed in (0, 1, 2)]
-texts = [f"{question}\n{examples}" for examples in shown]
-long_text = best_text(model, tok, texts, valid_places, continents)
-long = past_behind(model, tok, long_text)
-print(f"{long.length.item()} slots:", long_text[:160].replace("\n", " / "), "...")
-unsolved = [place for place, _ in others if f"\n{place} ->" not in long_text][:192]
+examples = solved(drawn_evenly(others, continents, 32, 2))
+long_text = f"Which continent is this place in?\n{examples}"
+long = past_behind(model, tok, long_text)  # the teacher's past
+print(f"{long.length.item()} slots:", long_text[:150].replace("\n", " / "), "...")
+unsolved = [place for place, _ in others if f"\n{place} ->" not in long_text][:128]
 unsolved.sort(key=lambda place: len(tok.encode(place)))  # like lengths together
 questions = [tok.example(place, "")[0] for place in unsolved]
-asked = list(zip(questions, model.generate(questions, 2, long)))  # and the teacher's two tokens
-taught = {}  # {question: the teacher's logits (2, V) at the two tokens}
+guesses = model.generate(questions, 2, long)  # two tokens each
+lessons = []  # of each place its question, the teacher's guess, and the teacher's logits
 with torch.no_grad():
-    for i in range(0, 192, 8):
-        idx, targets = collate(asked[i : i + 8], "cpu")  # (8, T) each
-        logits = model.scored(idx, targets, long)  # (16, V)
-        for (ids_asked, _), two in zip(asked[i : i + 8], logits.split(2)):
-            taught[tuple(ids_asked)] = two
-print(*[tok.decode(asked[i][0] + asked[i][1]).strip() for i in range(4, 192, 32)], sep=", ")
-
-# %%
-curve = []  # at each step the divergence of every student, (A,)
-
-def distillation(model, past, rows):  # a loss for `fit`: A pasts, rows of A students -> (A,)
-    students = len(past.positions)
-    size = len(rows) // students  # rows of each
-    idx, targets = collate(rows, "cpu")
-    own = past.rows(torch.arange(students).repeat_interleave(size))  # a past for each row
-    student = model.scored(idx, targets, own)  # (2 A size, V)
-    teacher = torch.cat([taught[tuple(question)] for question, _ in rows])  # (2 A size, V)
-    both = zip(teacher.split(2 * size), student.split(2 * size))
-    losses = torch.stack([distil_loss(p, q) for p, q in both])  # (A,)
-    curve.append(losses.tolist())
-    return losses
-
-# %%
-SEEDS = (0, 1, 2, 3, 4)
-text_start = initial_embeddings(model, P, "text", tok.encode(long_text))  # (P, C)
-starts = {("related", seed): text_start for seed in SEEDS}
-for seed in SEEDS:
-    generator = torch.Generator().manual_seed(seed)
-    starts["vocab", seed] = initial_embeddings(model, P, "vocab", generator=generator)
-softs = {way: PrefixTuning.start(model, start) for way, start in starts.items()}
-arms = [Arm(soft, "places", 0.01, seed) for (_, seed), soft in softs.items()]
-for _ in fit(model, arms, {"places": asked}, 24, 8, distillation, next_examples):
-    pass
-
-# %%
-of_student = dict(zip(starts, zip(*curve)))  # {(start, seed): the divergence at every step}
-curves, ends = {}, {}
-for name in ("related", "vocab"):
-    curves[name] = [of_student[name, seed] for seed in SEEDS]
-    ends[name] = sum(sum(values[-8:]) for values in curves[name]) / (8 * len(SEEDS))
-title = "Which start comes closer to the teacher?"
-found = (
-    f"From the text's own keys and values, students end {ends['related']:.2f} nats from the "
-    f"teacher, from random tokens {ends['vocab']:.2f}"
-)
-drawings.divergence_over_steps(curves, title)
+    for question, guess in zip(questions, guesses):
+        idx, targets = collate([(question, guess)], "cpu")  # (1, T) each
+        lessons.append((question, guess, model.scored(idx, targets, long)))  # logits (2, V)
+for question, guess, _ in lessons[::32]:
+    print(tok.decode(question + guess).strip())
 
 # %% [markdown]
 r"""
-**What to notice.** Every place is new to the students when they are measured, and nobody told them
-an answer. Still both starts come close to the teacher. The text's own keys and values begin closer,
-and stay closer in all five seeds. So start at the text, as the paper does. A teacher's mistakes are
-no problem for a student, which is to copy them.
+The student starts at the keys and values of the text's first 16 tokens. Each step shows it 8 places
+that it has not seen yet. **Before you run it:** the teacher is often wrong. Is that a problem?
+"""
 
-## 6. What does it save?
+# %%
+curve, students = [], []
+text_start = initial_embeddings(model, P, "text", tok.encode(long_text))  # (P, C)
 
-We compare accuracy on 80 test places, bytes of cache (float32), and CPU time for one question in a
-batch of 32. Beside the students stand the text's first 16 slots as they are. **Before you run it:**
-the long text has more than twelve times as many slots. Is it twelve times slower?
+def distillation(model, past, rows):  # a loss for `fit`, of one arm: (1,)
+    idx, targets = collate([row[:2] for row in rows], "cpu")  # (8, T) each
+    student = model.scored(idx, targets, past)  # (16, V)
+    teacher = torch.cat([logits for _, _, logits in rows])  # (16, V)
+    loss = distil_loss(teacher, student)
+    curve.append({"start": "the student", "seed": seed, "step": step, "nats": loss.item()})
+    return loss[None]
+
+for seed in range(5):
+    arm = Arm(PrefixTuning.start(model, text_start), "places", 0.01, seed)
+    for step in fit(model, [arm], {"places": lessons}, 16, 8, distillation, next_examples):
+        pass
+    students.append(arm.soft)
+
+# %%
+title = "How far is the student from the teacher?"
+end = mean(row["nats"] for row in curve if row["step"] >= 12)
+found = f"On new places the student is {end:.2f} nats away"
+plots.lines(curve, "step", "nats", "start", title)
+pyplot.xticks(range(0, 17, 4))
+pyplot.ylim(bottom=0);
+
+# %% [markdown]
+r"""
+**What to notice.** In 16 steps the student comes close, each time on places that are new to it. Its
+teacher's mistakes are no problem: it is to copy them too.
+
+## 5. What does it save?
+
+We compare accuracy on 80 test places, the bytes of the past, and the processor's time for a
+question. **Before you run it:** the long text has more than twelve times as many slots. Is it
+twelve times slower?
 """
 
 # %%
 tested = rows_behind(model, tok, test_places, 512)
-compared = {
-    "its first 16 slots": [PrefixTuning.start(model, text_start)],
-    "distilled": [softs["related", seed] for seed in SEEDS],
-    "from random tokens": [softs["vocab", seed] for seed in SEEDS],
-}
-right = {"long text": [judge(model, tok, long, tested, continents).among]}
-with torch.inference_mode():
-    for name, some in compared.items():
-        pasts = [soft.past(model) for soft in some]
-        right[name] = [judge(model, tok, past, tested, continents).among for past in pasts]
-always = share_of(commonest_answer(others), test_places)
-distilled = softs["related", 0]
-pasts = {"nothing": model.empty_past(), "distilled": distilled.past(model), "long text": long}
-costs = {name: cost_of(model, past, tested[:32]) for name, past in pasts.items()}
-times_the_bytes = costs["long text"][0] / costs["distilled"][0]
-times_the_time = costs["long text"][1] / costs["distilled"][1]
-print(f"the long text: {times_the_bytes:.1f} times the bytes, {times_the_time:.2f} times the time")
+first = PrefixTuning.start(model, text_start)  # the text's first 16 slots, as they are
+pasts = [("nothing", model.empty_past()), ("its first 16 slots", first.past(model))]
+pasts += [("16 distilled slots", student.past(model)) for student in students]
+pasts += [("the long text", long)]
+kept = []
+for name, past in pasts:
+    right = judge(model, tok, past, tested, continents).among
+    kept.append({"before the place": name, "accuracy": right})
+for name, past in (pasts[0], pasts[2], pasts[-1]):
+    megabytes, milliseconds = cost_of(model, past, tested[:32])
+    print(f"{name}: {megabytes:.1f} MB, {milliseconds:.0f} ms for a question")
 
 # %%
-mean_right = {name: sum(values) / len(values) for name, values in right.items()}
-title = "What do 16 distilled slots keep, and what do they save?"
-found = (
-    f"16 distilled slots have {mean_right['distilled']:.2f}, the long text with "
-    f"{times_the_bytes:.0f} times the bytes {mean_right['long text']:.2f}"
-)
-drawings.what_a_distilled_prefix_saves(right, always, costs, title)
+title = "What do 16 distilled slots keep of the long text?"
+share = mean(row["accuracy"] for row in where(kept, **{"before the place": "16 distilled slots"}))
+found = f"16 distilled slots have {share:.2f}, the long text {kept[-1]['accuracy']:.2f}"
+plots.dots(kept, "before the place", "accuracy", title)
+always = share_of(commonest_answer(others), test_places)
+pyplot.axvline(always, color="0.7", ls="--")
+pyplot.text(always, -0.6, "commonest answer", fontsize=8);
 
 # %% [markdown]
 r"""
-**What to notice.** Sixteen distilled slots do the long text's work: 80 places cannot tell them
-apart, as one standard error is 0.05. Before training the same slots were below the commonest
-answer. The start makes no difference here, though one came closer to the teacher. The cache is 13
-times smaller. And the time? See the bar "nothing": most of it goes into the model's weights,
-whatever stands before.
+**What to notice.** Sixteen distilled slots do the work of 200. (80 places cannot tell them apart:
+one standard error is 0.05.) Before training the same 16 slots did harm. The past is 13 times
+smaller. And the time? Look at "nothing": most of it goes into the model's weights, whatever
+stands before.
 
-## 7. To PEFT, and back
+## Summary
 
-PEFT (Mangrulkar et al. 2022) keeps a soft prompt as a folder: a JSON file that says what it is, and
-one tensor with a row for each virtual token. **Before you run it:** a prompt has 16 vectors of 576
-numbers. How many bytes has its file? And how large a difference between the logits of two correct
-programs would you accept?
+For our tickets words only guess, and a prefix that learned from 32 of them has 0.80. A long text of
+32 examples was distilled into 16 slots, without one right answer. It saves memory most of all.
+"""
+
+# %% [markdown]
+r"""
+## Homework
+
+### To PEFT, and back
+
+**PEFT** (Mangrulkar et al. 2022) is the library that most people use. It keeps a soft prompt as a
+folder: a JSON file that says what it is, and a tensor with a row for each virtual token. `to_peft`
+writes such a folder, and `from_peft` reads one. **Before you run it:** how large a difference
+between the logits of two correct programs would you accept?
 """
 
 # %%
@@ -338,9 +319,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from safetensors.torch import load_file
 from huggingface import from_peft, to_peft
+from real import logits_of_peft
+from softprompt import PromptTuning
 
 idx = torch.tensor(questions[:1])  # (1, T)
-for soft in (PromptTuning(text_start), distilled):
+for soft in (PromptTuning(text_start), students[0]):
     folder = Path(mkdtemp())
     to_peft(soft, model, folder)
     for path in sorted(folder.iterdir()):
@@ -354,28 +337,15 @@ for soft in (PromptTuning(text_start), distilled):
 
 # %% [markdown]
 r"""
-**What to notice.** Both programs compute the same, up to the last digits of float32. What comes
-back is equal in every bit. PEFT stores P rows of numbers and what kind they are, and no weights.
-`to_peft` adds which base they belong to, and `from_peft` refuses any other.
-"""
+**What to notice.** Both programs compute the same, up to the last digits. What comes back is equal
+in every bit. PEFT stores P rows of numbers and what kind they are, and no weights. `to_peft` adds
+which base they belong to, and `from_peft` refuses any other.
 
-# %% [markdown]
-r"""
-## Summary
+### Exercise 3: PEFT's order
 
-For our tickets, words are no better than guessing, and a prefix that learned from 32 tickets has
-0.80. One vector of 576 numbers stores nearly all of 26 coins. A text of 32 examples was
-distilled into 16 slots: a student learns to say what the teacher says, true or not. All of it goes
-to PEFT and back unchanged.
-"""
-
-# %% [markdown]
-r"""
-## Homework
-
-**Exercise 3. PEFT's order.** A row of PEFT's tensor, (P, 2 L Hkv D), is one virtual token: L layers
-one after the other, and in each layer first the keys of all Hkv heads (D numbers each), then the
-values of all heads. Lay a prefix out in that way.
+A row of PEFT's tensor, (P, 2 L Hkv D), is one virtual token: L layers one after the other, and in
+each layer first the keys of all Hkv heads (D numbers each), then the values of all heads. Lay a
+prefix out in that way.
 
 <details><summary>Hint</summary>
 
@@ -383,9 +353,6 @@ Stack keys and values to (2, L, Hkv, P, D), and write down in which order the fi
 stand. `permute` and then `flatten(1)` do the rest.
 
 </details>
-
-**With your own texts.** Take a hundred of your own in two or three kinds. Before you train: what
-has always giving the commonest answer? Which hard prompt is the fair rival?
 """
 
 # %%
@@ -396,12 +363,17 @@ def peft_prefix(keys, values):
 
 # %%
 stored = load_file(folder / "adapter_model.safetensors")["prompt_embeddings"]
-keys, values = torch.stack(list(distilled.keys)), torch.stack(list(distilled.values))
+keys, values = torch.stack(list(students[0].keys)), torch.stack(list(students[0].values))
 difference = (stored - peft_prefix(keys, values)).abs().max()
 print(f"yours and to_peft's: largest difference {difference:.0f}")
 
 # %% [markdown]
 r"""
+### With your own texts
+
+Take a hundred of your own in two or three kinds. Before you train: what has always giving the
+commonest answer? Which hard prompt is the fair rival?
+
 ## Sources
 
 - Brown et al. 2020, *Language Models are Few-Shot Learners*, arXiv 2005.14165
@@ -409,8 +381,6 @@ r"""
 - Eyuboglu et al. 2025, *Cartridges: Lightweight and general-purpose long context representations
   via self-study*, arXiv 2506.06266
 - Hinton, Vinyals and Dean 2015, *Distilling the Knowledge in a Neural Network*, arXiv 1503.02531
-- Lester, Al-Rfou and Constant 2021, *The Power of Scale for Parameter-Efficient Prompt Tuning*,
-  arXiv 2104.08691
 - Li and Liang 2021, *Prefix-Tuning: Optimizing Continuous Prompts for Generation*, arXiv 2101.00190
 - Mangrulkar et al. 2022, *PEFT: State-of-the-art Parameter-Efficient Fine-Tuning methods*,
   github.com/huggingface/peft

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tutorials")]
+TUTORIALS = ROOT / "tutorials"
+EXPERIMENTS, CLASSROOM = TUTORIALS / "experiments", TUTORIALS / "classroom"
+sys.path[:0] = [str(folder) for folder in (ROOT, TUTORIALS, EXPERIMENTS, CLASSROOM)]
 torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 is heard
 
 from model import GPT, GPTConfig  # noqa: E402

@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from conftest import make_model
+from conftest import EXPERIMENTS, make_model
 
-from train import LIBRARIES, Sentence, Tokenizer
+from train import LIBRARIES, Sentence, Tokenizer, read_rows
 
 WORDS = "Return the matrix of a graph, plot one axis, solve an equation and open every file".split()
 
@@ -46,3 +46,9 @@ def save_tiny(path, tok, **shape):
     model = tiny(tok, **shape)
     model.save(path, tokenizer=[token.decode("latin-1") for token in TOKENS])
     return model
+
+
+def same_columns(name, rows):
+    """Whether these rows of a run have the columns of the stored table, in its order."""
+    [stored, *_] = read_rows(EXPERIMENTS / f"{name}.csv")
+    return all(list(row) == list(stored) for row in rows)

@@ -1,213 +1,342 @@
-"""What the classes measured once: the tables, and the functions that make and read them."""
+"""What the classes share: pictures of rows, the judge of exercises, flash and ring attention."""
 
-import importlib
 import math
 import sys
+from collections import Counter
+from statistics import median
 
+import checks
+import flash
+import matplotlib
+import plots
 import pytest
+import ring
+import shared
 import torch
-from conftest import ROOT
-from small_world import TOKENS, sentences, tiny
+import torch.nn.functional as F
+from conftest import CLASSROOM, EXPERIMENTS, ROOT, TUTORIALS
+from matplotlib import pyplot
+from matplotlib.colors import same_color
 
-CLASSROOM = ROOT / "tutorials" / "classroom"
-sys.path.insert(0, str(CLASSROOM))
+from model import Past
+from softprompt import PromptTuning
+from train import STARTS, TASKS, read_rows
 
-import shared  # noqa: E402
-
-from model import visible  # noqa: E402
-from train import Lab, Sentence, Tokenizer, arm_of_tokens, measure, new_arm  # noqa: E402
-
-TABLES = sorted(path.stem for path in (CLASSROOM / "measured").glob("*.csv"))
+matplotlib.use("Agg")
 
 
-@pytest.fixture
-def lab():
-    tok = Tokenizer.from_tokens(TOKENS)
-    data = {"train": sentences(20), "valid": sentences(5, 1), "test": sentences(5, 2)}
-    return Lab(tiny(tok).requires_grad_(False), tok, data)
+@pytest.fixture(autouse=True)
+def no_figure_is_left():
+    yield
+    pyplot.close("all")
 
 
-# ------------------------------------------------------------------ the tables
+def test_no_file_stands_in_the_way_of_another():
+    """Scripts and classes put several folders into Python's path."""
+    names = Counter()
+    for folder in (ROOT, TUTORIALS, EXPERIMENTS, CLASSROOM, ROOT / "tests"):
+        names.update(path.stem for path in folder.glob("*.py"))
+    assert set(names.values()) == {1}
+    assert not set(names) & sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_has_a_script_that_makes_it_again(name):
-    script = importlib.import_module(name)
-    assert f"python tutorials/classroom/{name}.py" in script.__doc__
-    rows = shared.measured(name)
-    shares = [row[column] for row in rows for column in ("accuracy", "share") if column in row]
-    assert all(0 <= share <= 1 or math.isnan(share) for share in shares)
+def test_a_table_is_named_as_its_experiment():
+    assert {path.stem for path in EXPERIMENTS.glob("*.csv")} >= {"starts", "vectors"}
+    assert shared.table("starts") == EXPERIMENTS / "starts.csv"
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_claim_has_five_seeds(name):
-    rows = shared.measured(name)
-    assert len({row["seed"] for row in rows}) >= 5
+def test_vectors_are_counted_from_one():
+    """In the table 0 means that none is hidden, and hiding costs answers."""
+    rows = read_rows(shared.table("vectors"))
+    assert {row["vector"] for row in rows} == set(range(17))
+    assert {row["layer"] for row in read_rows(shared.table("attention"))} == {1, 2, 3, 4}
 
 
-# ------------------------------------------------------------------ how rows are read
+# ------------------------------------------------------------------ plots: lines
+
+# Of two starts, at two rates, two seeds; in two tasks.
+HEIGHTS = {
+    ("swap-1", "related"): {1: (2, 4), 4: (1, 2)},
+    ("swap-1", "my own"): {1: (8, 6), 4: (4, 8)},
+    ("library", "related"): {1: (1, 1), 4: (3, 1)},
+}
+ROWS = []
+for (task, start), rates in HEIGHTS.items():
+    for rate, steps in rates.items():
+        for seed, height in enumerate(steps):
+            row = {"task": task, "start": start, "rate": rate, "seed": seed, "steps": height}
+            ROWS.append(row)
 
 
-def test_steps_to_the_threshold_by_hand():
-    curve = [(0, 3.0), (2, 0.6), (4, 0.5), (6, 0.7), (8, 0.1)]
-    assert shared.steps_to_threshold(curve) == 4  # 0.5 itself counts
-    assert shared.steps_to_threshold(curve, 0.4) == 8
-    assert shared.steps_to_threshold(curve[::-1], 0.65) == 2
-    assert shared.steps_to_threshold(curve, 0.05) == math.inf
+def drawn(axis):
+    """{colour: (the points of the line, the points of the small dots)} of the lines in an axis."""
+    found = {}
+    for line in axis.get_lines():
+        points = found.setdefault(line.get_color(), ([], []))
+        points[line.get_marker() == "."].extend(map(tuple, line.get_xydata()))
+    return found
 
 
-def test_steps_needed_are_those_of_each_seed_on_the_validation_sentences():
-    rows = []
-    for seed, losses in enumerate(([3.0, 0.4, 0.6], [3.0, 2.0, 0.5], [3.0, 2.0, 1.0])):
-        arm = {"task": "library", "start": "vocab", "rate": 1, "seed": seed}
-        for i, loss in enumerate(losses):
-            rows.append({**arm, "step": 2 * i, "split": "valid", "loss": loss})
-        rows.append({**arm, "step": 0, "split": "test", "loss": 0.0})
-    rows += [{**row, "task": "count"} for row in rows[:4]]
-    assert shared.steps_needed(rows, "library") == {("vocab", 1): [2, 4, math.inf]}
+def texts_of(axis):
+    """{text: its colour}"""
+    return {text.get_text(): text.get_color() for text in axis.texts}
 
 
-def test_times_sooner_are_ratios_of_medians():
-    """Never learned has no ratio, and learned at once counts as one step."""
-    needed = {("related", 1): [4, 4, 30], ("related", 4): [2, 2, 2], ("related", 8): [0, 0, 6]}
-    needed |= {("normal", 1): [20, 18, 22], ("normal", 4): [math.inf, math.inf, 2]}
-    needed |= {("normal", 8): [8, 8, 8]}
-    assert shared.times_sooner(needed, "normal", "related") == ({1: 5, 8: 8}, 8)
-    assert shared.times_sooner(needed, "related", "normal") == ({1: 1 / 5, 8: 1 / 8}, 1 / 8)
+def test_lines_go_through_the_averages_of_the_seeds():
+    rows = [row for row in ROWS if row["task"] == "swap-1"]
+    plots.lines(rows, "rate", "steps", "start", "Two starts", log=True)
+    [axis] = pyplot.gcf().axes
+    known = STARTS["related"].colour
+    assert drawn(axis) == {
+        known: ([(1, 3), (4, 1.5)], [(1, 2), (1, 4), (4, 1), (4, 2)]),
+        "C1": ([(1, 7), (4, 6)], [(1, 8), (1, 6), (4, 4), (4, 8)]),
+    }
+    assert texts_of(axis) == {STARTS["related"].label: known, "my own": "C1"}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("rate", "steps")
+    assert axis.get_xscale() == "log"
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "4"]
+    assert pyplot.gcf().get_suptitle() == "Two starts"
 
 
-def test_the_error_of_a_mean_is_of_the_seeds_and_of_the_sentences():
-    p, error = shared.mean_error([0.6, 0.8], 100)
-    of_seeds = 0.02 / 2  # the variance of 0.6 and 0.8 is 0.02
-    of_sentences = 0.7 * 0.3 / 100
-    assert p == pytest.approx(0.7)
-    assert error == pytest.approx((of_seeds + of_sentences) ** 0.5)
-    assert shared.mean_error([0.7], 100) == pytest.approx((0.7, of_sentences**0.5))
+def test_lines_have_a_panel_for_each_value_and_one_height_for_all():
+    rows = [{**row, "steps": row["steps"] ** 2} for row in ROWS]  # mean and median differ
+    rows += [{**row, "seed": 2, "steps": 100} for row in rows[:2]]
+    plots.lines(rows, "rate", "steps", "start", "By task", panel="task", average=median)
+    left, right = pyplot.gcf().axes
+    names = [axis.get_title() for axis in (left, right)]
+    assert names == [TASKS["swap-1"].label, TASKS["library"].label]
+    line, _ = drawn(left)[STARTS["related"].colour]
+    assert line == [(1, 58), (4, 2.5)]  # of 4, 16, 100 and 100; of 1 and 4
+    assert left.get_ylim() == right.get_ylim() and left.get_ylim()[1] >= 100
+    assert left.get_ylabel() == "steps" and right.get_ylabel() == ""
+    assert set(texts_of(right)) == {STARTS["related"].label}
 
 
-def test_a_hard_prompt_is_scored_as_its_words_as_vectors(lab):
-    lab.model.config.window = None  # a prompt is pinned, words are not
-    words = "Return every file."
-    arm = arm_of_tokens(lab, "library", lab.tok.encode(words))
-    [row] = measure(lab, [arm], 0, "test", 5)
-    loss, accuracy = shared.score_hard_prompt(lab, "library", words, "test", 5)
-    assert row["loss"] == pytest.approx(loss, abs=1e-3) and row["accuracy"] == accuracy
+def test_levels_are_dashed_lines_with_their_names():
+    levels = {"wording": 0.4, "a guess": 0.5}
+    rows = [{"x": x, "y": x / 4, "by": "prompt"} for x in (1, 2)]
+    plots.lines(rows, "x", "y", "by", "With words", levels=levels)
+    [axis] = pyplot.gcf().axes
+    dashed = {}
+    for line in axis.get_lines():
+        if line.get_linestyle() == "--":
+            dashed[line.get_ydata()[0]] = line.get_color()
+    assert dashed == {0.4: plots.LOOKS["wording"].colour, 0.5: "0.4"}
+    assert texts_of(axis) == {
+        "prompt tuning": plots.LOOKS["prompt"].colour,
+        "best hard prompt": plots.LOOKS["wording"].colour,
+        "a guess": "0.4",
+    }
 
 
-# ------------------------------------------------------------------ 2: what a vector holds
+def test_looks_of_ones_own_take_the_place_of_ours():
+    looks = {"related": plots.Look("mine", "#123456")}
+    plots.lines(ROWS[:4], "rate", "steps", "start", "Mine", looks=looks)
+    [axis] = pyplot.gcf().axes
+    assert texts_of(axis) == {"mine": "#123456"} and list(drawn(axis)) == ["#123456"]
 
 
-def test_hiding_a_virtual_token_is_attention_without_its_key(lab, monkeypatch):
-    """At the same positions. By hand: the rule of what is visible, with one column struck out."""
-    text = torch.arange(10, 16).expand(2, -1)  # (B, T)
-    soft = new_arm(lab, "library", "prompt", "normal", 5, 1.0, 0).soft.requires_grad_(False)
-    past = soft.past(lab.model)
-    for hidden in range(5):
-        logits, _ = lab.model(text, shared.hide(past, hidden))
-
-        def struck_out(q_pos, k_pos, pinned, window=None, column=hidden):
-            seen = visible(q_pos, k_pos, pinned, window)
-            seen[:, :, column] = False
-            return seen
-
-        with monkeypatch.context() as changed:
-            changed.setattr("model.visible", struck_out)
-            want, _ = lab.model(text, past)
-        assert torch.allclose(logits, want, atol=1e-5)
-        assert not torch.allclose(logits, lab.model(text, past)[0], atol=1e-3)
-    assert past.positions.tolist() == [[0, 1, 2, 3, 4]]
-    assert shared.hide(past, shared.NONE_HIDDEN) is past
+def test_a_thing_has_one_colour_and_no_two_things_have_the_same():
+    names = [*STARTS, "first-letter-last", "swap-1", "swap-4", "library"]
+    names += ["none", "always", "wording", "prompt", "prefix", "lora", "full"]
+    colours = [plots.LOOKS[name].colour for name in names]
+    assert len(set(colours)) == len(names)
+    for name, entry in {**STARTS, **TASKS}.items():
+        assert plots.LOOKS[name] is entry
 
 
-def test_answers_lost_are_those_of_one_seed_against_nothing_hidden():
-    rows = []
-    for letter, accuracies in {"R": [1.0, 1.0, 0.1], "C": [0.75, 0.0, 0.75]}.items():
-        for vector, accuracy in enumerate(accuracies, -1):
-            rows.append({"seed": 1, "vector": vector, "letter": letter, "accuracy": accuracy})
-    rows += [{**row, "seed": 0, "accuracy": 0.5} for row in rows]
-    lost = shared.answers_lost(rows[::-1], 1)
-    assert lost["R"] == pytest.approx([0.0, 0.9])
-    assert lost["C"] == pytest.approx([0.75, 0.0])
-    assert shared.lost_alone(lost, "R") == pytest.approx([-0.75, 0.9])
+# ------------------------------------------------------------------ plots: dots
 
 
-def test_attention_is_what_the_layers_compute(lab):
-    import knock_out
-
-    past = new_arm(lab, "library", "prompt", "vocab", 4, 1.0, 0).soft.past(lab.model)
-    past.positions[0, 2] = 2**20  # the third virtual token is hidden in the future
-    question, _ = lab.rows("library", "test", 1)[0]
-    values, mixed = [], []
-    for block in lab.model.model.layers:
-        layer = block.self_attn
-        layer.register_forward_hook(lambda layer, given, out: values.append(given[2]))
-        layer.o_proj.register_forward_hook(lambda layer, given, out: mixed.append(given[0]))
-    with torch.no_grad():
-        weights = knock_out.attention_weights(lab.model, past, question)
-    assert len(weights) == len(values) == len(mixed) == lab.model.config.n_layer
-    for found, v, out in zip(weights, values, mixed):
-        H, T, S = found.shape
-        assert (T, S) == (len(question), 4 + len(question))
-        assert torch.allclose(found.sum(2), torch.ones(H, T), atol=1e-5)
-        assert (found[:, :, 2] == 0).all(), "a hidden vector is looked at"
-        assert (found[:, :, 1] > 0).all()
-        v = v.repeat_interleave(H // v.shape[1], 1)  # (1, H, S, D)
-        assert torch.allclose((found @ v).transpose(1, 2).flatten(2), out, atol=1e-5)  # (1, T, H D)
+def test_dots_are_seeds_and_the_large_one_is_their_mean():
+    rows = [row for row in ROWS if row["task"] == "swap-1" and row["rate"] == 1]
+    plots.dots(rows, "start", "steps", "Steps")
+    [axis] = pyplot.gcf().axes
+    points = {".": [], "o": []}
+    for line in axis.get_lines():
+        if line.get_marker() in points:
+            points[line.get_marker()].append((line.get_color(), line.get_xydata().tolist()))
+    known = STARTS["related"].colour
+    assert points["."] == [(known, [[2, 0], [4, 0]]), ("C1", [[8, 1], [6, 1]])]
+    assert points["o"] == [(known, [[3, 0]]), ("C1", [[7, 1]])]
+    assert list(texts_of(axis)) == ["3.00", "7.00"]
+    names = [tick.get_text() for tick in axis.get_yticklabels()]
+    assert names == [STARTS["related"].label, "my own"]
+    assert axis.get_xlabel() == "steps"
+    low, high = axis.get_ylim()
+    assert low > 1 > 0 > high, "the first one is not on top"
 
 
-# ------------------------------------------------------------------ 5: where to start
+def test_panels_of_dots_share_their_axis():
+    plots.dots(ROWS, "rate", "steps", "Steps", panel="task")
+    left, right = pyplot.gcf().axes
+    assert left.get_xlim() == right.get_xlim()
+    assert left.get_xlim()[0] < 1 and left.get_xlim()[1] > 8
+    names = [axis.get_title() for axis in (left, right)]
+    assert names == [TASKS["swap-1"].label, TASKS["library"].label]
 
 
-def test_a_row_counts_the_steps_to_the_threshold(lab):
-    import starts
-
-    arm = new_arm(lab, "library", "prompt", "vocab", 2, 1.0, 3)
-    arm.columns = {"start": "vocab", "rate": 1.0}
-    row = starts.row_of(arm, [(0, 3.0), (2, 0.6), (4, 0.5), (6, 0.7)])
-    assert (row["first_loss"], row["steps"], row["seed"]) == (3.0, 4, 3)
-    assert starts.row_of(arm, [(0, 3.0), (2, 0.6)])["steps"] == math.inf
+# ------------------------------------------------------------------ plots: squares and masks
 
 
-# ------------------------------------------------------------------ 7: an update, and scale
+def test_squares_are_as_dark_as_their_numbers_and_large_ones_are_written():
+    grid = [[0.0, 0.09, 0.1], [0.5, 0.75, 1.0]]
+    plots.squares(grid, ["a", "b"], [1, 2, 3], "Squares")
+    [axis] = pyplot.gcf().axes
+    [image] = axis.images
+    assert image.get_array().tolist() == grid and image.get_clim() == (0, 1)
+    written = {text.get_position(): (text.get_text(), text.get_color()) for text in axis.texts}
+    assert written == {
+        (2, 0): ("0.1", "black"),
+        (0, 1): ("0.5", "black"),
+        (1, 1): ("0.75", "white"),
+        (2, 1): ("1", "white"),
+    }
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2", "3"]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"]
 
 
-def test_a_rate_is_the_one_with_the_lowest_mean_loss():
-    import scale
+def test_squares_of_another_size_have_another_scale():
+    plots.squares([[9, 10, 61]], ["a"], "xyz", "To a hundred", most=100)
+    [axis] = pyplot.gcf().axes
+    assert axis.images[0].get_clim() == (0, 100)
+    assert texts_of(axis) == {"10": "black", "61": "white"}
 
-    losses = ((1, 0.9), (1, 0.2), (3, 0.5), (3, 0.5), (9, 0.1), (9, 2.0))
-    assert scale.best_rate([{"rate": rate, "loss": loss} for rate, loss in losses]) == 3
+
+def test_a_mask_shows_which_key_each_query_sees():
+    seen = [[True, False, False], [True, True, False]]
+    plots.mask(seen, "Who sees whom?")
+    [axis] = pyplot.gcf().axes
+    [squares] = axis.collections
+    pyplot.gcf().canvas.draw()
+    colours = squares.get_facecolors()  # row by row
+    white = [same_color(colour, "white") for colour in colours]
+    assert white == [not square for line in seen for square in line]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2", "3"]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["1", "2"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("key", "query")
+    low, high = axis.get_ylim()
+    assert low > high, "the first query is not on top"
+
+
+def test_the_names_in_a_mask_are_those_that_are_given():
+    plots.mask(torch.eye(2).bool(), "Names", queries=["a", "b"], keys=["c", "d"])
+    [axis] = pyplot.gcf().axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["c", "d"]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"]
+
+
+# ------------------------------------------------------------------ the judge
+
+
+def past(position):
+    return Past([torch.ones(1, 1, 1, 2)], [torch.ones(1, 1, 1, 2)], torch.tensor([[position]]),
+                torch.tensor([1]))  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "said, kind",
+    "ours, alike, different",
     [
-        ("g", "right"),
-        ("graph", "something else of the last word"),
-        ("h", "something else of the last word"),
-        ("5", "something else of the last word"),
-        ("R", "first letter of another word"),
-        ("x", "neither"),
-        ("", "neither"),
+        (1.0, [1, 1.0 + 1e-6], [2, None, "1.0", [1.0], True + 1]),
+        (math.inf, [math.inf], [1e9, math.nan]),
+        (3, [3], [4, 3.5, None]),
+        (None, [None], [0, False, []]),
+        (True, [True], [False, 1, None]),
+        ([1.0, "a"], [[1.0, "a"], (1.0, "a")], [[1.0], ["a", 1.0], None]),
+        ({"a": 1}, [{"a": 1}], [{"a": 2}, {"b": 1}, None]),
+        (torch.ones(2), [torch.ones(2)], [torch.ones(3), torch.zeros(2), [1.0, 1.0], None]),
+        (torch.ones(2), [torch.ones(2, requires_grad=True)], [torch.ones(2, 1)]),
+        (torch.tensor(math.nan), [torch.tensor(math.nan)], [torch.tensor(0.0)]),
+        (past(3), [past(3)], [past(4), None]),
+        (PromptTuning(torch.ones(2, 3)), [PromptTuning(torch.ones(2, 3))],
+         [PromptTuning(torch.zeros(2, 3)), None]),
+    ],
+)  # fmt: skip
+def test_results_are_compared_by_their_values(ours, alike, different):
+    assert all(checks.same(got, ours) for got in alike)
+    assert not any(checks.same(got, ours) for got in different)
+
+
+@pytest.fixture
+def adding(monkeypatch):
+    """An exercise with an input that can be changed: to add 1 to each number of a list."""
+
+    def plus_one(numbers):
+        return [number + 1 for number in numbers]
+
+    class Exercises:
+        add = staticmethod(plus_one)
+        add_inputs = staticmethod(lambda: [([1, 2],), ([3],)])
+        add_mistakes = {"you take 1 away": lambda numbers: [number - 1 for number in numbers]}
+
+    monkeypatch.setattr(checks, "CLASSES", [Exercises])
+
+
+def in_place(numbers):
+    for i, number in enumerate(numbers):
+        numbers[i] = number + 1
+    return list(numbers)
+
+
+def only_the_first(numbers):
+    return [numbers[0] + 1]
+
+
+@pytest.mark.parametrize(
+    "student, said",
+    [
+        (lambda numbers: [1 + number for number in numbers], "right"),
+        (lambda numbers: [number - 1 for number in numbers], "not yet: you take 1 away"),
+        (only_the_first, "not yet: for ([1, 2]) you return [2], it should be [2, 3]"),
+        (in_place, "not yet: your function changes what it is given; return something new"),
+        (lambda numbers: numbers.nothing, "not yet: your function stopped with AttributeError"),
+        (lambda numbers, more: numbers, "not yet: your function stopped with TypeError"),
+        (lambda numbers: None, "not yet: for ([1, 2]) you return None, it should be [2, 3]"),
     ],
 )
-def test_a_mistake_says_which_part_of_the_question_it_missed(said, kind):
-    import update
-
-    sentence = Sentence("Return the matrix of a graph.", "networkx", "function")
-    assert update.kind_of_answer(sentence, said) == kind
+def test_the_judge_says_what_is_wrong(adding, student, said):
+    student.__name__ = "add"
+    assert checks.check(student).startswith(said)
 
 
-def test_the_hard_prompt_is_chosen_by_validation_before_the_update():
-    import update
+# ------------------------------------------------------------------ flash and ring
 
-    def row(words, split, share, name="none"):
-        where = {"update": name, "task": update.NEW, "method": "wording", "answers": "right"}
-        return {**where, "words": words, "split": split, "share": share, "seed": 0}
 
-    rows = [row("a", "valid", 0.4), row("b", "valid", 0.3), row("b", "test", 0.9)]
-    rows += [row("a", "test", 0.5), row("b", "valid", 0.9, "strong")]
-    rows += [row("a", "test", 0.7, "strong"), row("b", "test", 0.8, "strong")]
-    assert update.best_words(rows) == "a"
-    after = update.accuracies_after(rows)
-    assert after[update.NEW, "none", "wording"] == [0.5]
-    assert after[update.NEW, "strong", "wording"] == [0.7]
+@pytest.mark.parametrize("tile", [3, 16, 64])
+def test_flash_is_full_attention(tile):
+    gen = torch.Generator().manual_seed(0)
+    for B, H, Hkv, T, D in ((1, 2, 2, 1, 4), (2, 4, 2, 37, 8), (1, 6, 2, 64, 4)):
+        parts = []
+        for heads in (H, Hkv, Hkv):
+            x = torch.randn(B, heads, T, D, generator=gen, dtype=torch.double)
+            parts.append(x.requires_grad_())
+        weight = torch.randn(B, H, T, D, generator=gen, dtype=torch.double)
+        full = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
+        ours = flash.flash_attention(*parts, tile=tile)
+        assert torch.allclose(ours, full, atol=1e-9)
+        want = torch.autograd.grad((full * weight).sum(), parts)
+        got = torch.autograd.grad((ours * weight).sum(), parts)
+        assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(want, got))
+
+
+@pytest.fixture
+def queries_keys_values():
+    gen = torch.Generator().manual_seed(0)
+    return [torch.randn(1, heads, 64, 4, generator=gen) for heads in (6, 2, 2)]
+
+
+def test_strided_attention_is_attention_with_a_mask(queries_keys_values):
+    with pytest.raises(ValueError, match="stride"):
+        flash.strided_attention(*queries_keys_values, 7)
+    back = torch.arange(64)[:, None] - torch.arange(64)  # (T, S): how far back the key is
+    seen = (back >= 0) & ((back < 8) | (back % 8 == 0))  # (T, S)
+    want = F.scaled_dot_product_attention(*queries_keys_values, attn_mask=seen, enable_gqa=True)
+    assert torch.allclose(flash.strided_attention(*queries_keys_values, 8), want, atol=1e-5)
+
+
+def test_ring_is_full_attention(queries_keys_values):
+    full = F.scaled_dot_product_attention(*queries_keys_values, is_causal=True, enable_gqa=True)
+    out, sent = ring.spawned(*queries_keys_values, 3)  # 64 tokens in parts of 22, 21 and 21
+    assert torch.allclose(out, full, atol=1e-5)
+    _, k, v = queries_keys_values
+    assert sum(sent) == 2 * (k.nbytes + v.nbytes)  # each part travels R - 1 times

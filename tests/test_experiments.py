@@ -1,47 +1,37 @@
 """tutorials/experiments: on a tiny base, each leaves rows that say what was done."""
 
-import importlib.util
+import importlib
 import math
 import runpy
 import sys
 
+import lengths
 import pytest
+import reading
+import script
+import starts
 import torch
-from conftest import ROOT, ids
-from small_world import save_tiny, sentences, tiny
+import vectors
+from conftest import EXPERIMENTS, ids, make_model
+from small_world import same_columns, save_tiny, sentences, tiny
 
 import train
 from model import InputError, visible
 from softprompt import PromptTuning
 from train import TASKS, Arm, Lab, Scores, Sentence, arm_of_tokens, fit, measure, new_arm, where
 
-FOLDER = ROOT / "tutorials" / "experiments"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "script")
-
-
-def load(name):
-    """An experiment as a module. It is not left in reach of others: classes have files of the
-    same names."""
-    path = list(sys.path)
-    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
-
-
-lengths, reading, starts, vectors = map(load, ("lengths", "reading", "starts", "vectors"))
-script = sys.modules["script"]
+NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if path.stem != "script")
+MAIN_JOB = ["initialization", "length"]  # train.py leaves these tables
 
 
 @pytest.fixture
 def lab(tok):
-    """Of the test sentences, every third begins with R and every third with C."""
+    """Sentences that begin with R, with C, with S and with A, in turn."""
     data = {}
     for seed, split in enumerate(("train", "valid", "test")):
         data[split] = []
         for i, sentence in enumerate(sentences(24, seed)):
-            first = ("Return ", "Compute ", "Some ")[i % 3]
+            first = ("Return ", "Compute ", "Some ", "Add ")[i % 4]
             data[split].append(sentence._replace(text=first + sentence.text))
     return Lab(tiny(tok), tok, data)
 
@@ -56,17 +46,29 @@ def loss_of(lab, arm, split="test"):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_is_a_program_that_says_how_it_is_started(name, monkeypatch, capsys):
-    path = FOLDER / f"{name}.py"
+    path = EXPERIMENTS / f"{name}.py"
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(path), run_name="__main__")
     assert stop.value.code == 0
     assert f"usage: {name}.py" in capsys.readouterr().out
-    about = load(name).__doc__
+    about = importlib.import_module(name).__doc__
     assert "?" in about.splitlines()[0]
     assert f"python tutorials/experiments/{name}.py      " in about
     assert f"{name}.csv" in about
+
+
+def test_every_experiment_has_left_its_table():
+    tables = sorted(path.stem for path in EXPERIMENTS.glob("*.csv"))
+    assert tables == sorted([*NAMES, *MAIN_JOB])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_can_be_read_and_has_shares_and_five_seeds(name):
+    rows = train.read_rows(script.table_of(name))
+    assert all(0 <= row["accuracy"] <= 1 for row in rows if row.get("accuracy", "") != "")
+    assert len({row["seed"] for row in rows}) >= (3 if name == "reading" else 5)
 
 
 @pytest.fixture
@@ -127,6 +129,7 @@ def test_each_length_is_trained_with_each_budget(lab, monkeypatch):
             for split in ("valid", "test"):
                 for P in (1, 4):
                     want += [(task, "prompt", P, seed, budget, split) for seed in (7, 8)]
+    assert same_columns("lengths", rows)
     columns = ("task", "method", "length", "seed", "step", "split")
     assert [tuple(row[name] for name in columns) for row in rows] == want
     for row in where(rows, split="test", seed=7):
@@ -159,6 +162,7 @@ def test_vectors_and_the_tokens_that_they_read_as_are_told_apart(lab, monkeypatc
     rows = reading.run(lab)
     assert seen == [(words, seed) for words in reading.WORDS for seed in (4, 5)]
     assert len(rows) == 4 * len(seen)
+    assert same_columns("reading", rows)
     for words, own in reading.WORDS.items():
         ways = {
             "vectors": Arm(PromptTuning(2 * table[equation]), "first-letter-last", 0),
@@ -201,9 +205,9 @@ def test_how_far_vectors_have_moved_by_hand():
 
 def test_each_start_moves_by_a_64th_of_its_own_size_in_a_step(lab, monkeypatch):
     """As AdamW does in its first step; and it stands in one row, at the end of its steps."""
-    monkeypatch.setattr(starts, "STEPS", 1)
+    monkeypatch.setattr(starts, "DISTANCE_STEPS", 1)
     monkeypatch.setattr(starts, "SEEDS", range(2))
-    rows = starts.run(lab)
+    rows = starts.distance(lab)
     assert [(row["start"], row["seed"]) for row in rows] == [
         (start, seed) for start in train.STARTS for seed in (0, 1)
     ]
@@ -214,25 +218,25 @@ def test_each_start_moves_by_a_64th_of_its_own_size_in_a_step(lab, monkeypatch):
 
 def test_a_start_that_has_learned_is_measured_there(lab, monkeypatch):
     """At the first look in which the loss of the validation sentences is at the threshold."""
-    monkeypatch.setattr(starts, "STEPS", 3)
+    monkeypatch.setattr(starts, "DISTANCE_STEPS", 3)
     monkeypatch.setattr(starts, "SEEDS", range(1))
     looks = []
 
     def by_hand(lab, arms, step, split, n):
         assert (split, n) == ("valid", train.CURVE)
-        looks.append([arm.columns["start"] for arm in arms])
-        return [{"start": a.columns["start"], "step": step, "loss": loss(a, step)} for a in arms]
+        looks.append(len(arms))
+        return [{**arm.columns, "seed": 0, "step": step, "loss": loss(arm, step)} for arm in arms]
 
     def loss(arm, step):
-        learned = {"related": 0, "vocab": 2}.get(arm.columns["start"], math.inf)
-        return starts.THRESHOLD if step >= learned else 9.0
+        learned = {"related": 1, "vocab": 2}.get(arm.columns["start"], math.inf)
+        return train.THRESHOLD if step >= learned else 9.0
 
-    monkeypatch.setattr(starts, "measure", by_hand)
-    rows = starts.run(lab)
+    monkeypatch.setattr(script, "measure", by_hand)
+    rows = starts.distance(lab)
     steps = {row["start"]: row["step"] for row in rows}
-    assert steps == {**dict.fromkeys(train.STARTS, 3), "related": 0, "vocab": 2}
-    assert where(rows, start="related")[0]["distance"] == 0
-    assert [len(look) for look in looks] == [6, 5, 5, 4]
+    assert steps == {**dict.fromkeys(train.STARTS, 3), "related": 1, "vocab": 2}
+    assert where(rows, start="related")[0]["distance"] == pytest.approx(1 / 64, rel=0.1)
+    assert looks == [6, 6, 5, 4]
 
 
 # ------------------------------------------------------------------ vectors
@@ -270,16 +274,23 @@ def test_hiding_leaves_the_text_and_the_past_where_they_were(lab):
 
 
 def test_letters_that_change_places_are_told_from_the_others():
-    texts = {"Return it now.": "R", "(Compute) it now.": "C", "Say it now.": "other"}
-    texts["return it now."] = "other"
+    texts = {"Return it now.": "R", "(Compute) it now.": "C", "Add it now.": "A"}
+    texts |= {"Say it now.": "other", "return it now.": "other"}
     for text, letter in texts.items():
         assert vectors.letter_of(Sentence(text, "numpy", "class")) == letter
+
+
+def test_the_attention_that_is_looked_at_comes_from_the_first_word_and_from_the_arrow(lab):
+    question, _ = lab.tok.example("Return the matrix.", "")
+    assert lab.tok.decode([question[vectors.WORD]]) == "R"  # its first token
+    assert lab.tok.decode([question[vectors.ARROW]]) == " ->"
 
 
 def test_each_vector_is_hidden_once_in_the_prompt_of_each_seed(lab, monkeypatch):
     """With a score by hand: without vector 1 every R is wrong, without 2 every second C."""
     for name, value in (("P", 3), ("STEPS", 0), ("SEEDS", range(10, 12))):
         monkeypatch.setattr(vectors, name, value)
+    lab.model = make_model(vocab_size=lab.tok.end + 1, window=24)  # of two layers
     values = []
 
     def by_hand(model, past, rows):
@@ -288,19 +299,26 @@ def test_each_vector_is_hidden_once_in_the_prompt_of_each_seed(lab, monkeypatch)
         if not hidden:
             values.append(past.values[0])
         right = torch.ones(24)
-        right[0::3] = float(hidden != [1])
-        right[1::6] = float(hidden != [2])
+        right[0::4] = float(hidden != [1])
+        right[1::8] = float(hidden != [2])
         return Scores(None, None, right)
 
     monkeypatch.setattr(vectors, "score", by_hand)
     rows = vectors.run(lab)
-    assert len(rows) == 2 * 4 * 3
+    assert len(rows) == 2 * 4 * 4  # seeds, vectors and none, letters
+    assert same_columns("vectors", rows)
     for row in rows:
         want = {(1, "R"): 0.0, (2, "C"): 0.5}.get((row["vector"], row["letter"]), 1.0)
         assert row["accuracy"] == want
         assert row["task"] == "swap-1"
     for seed, of_seed in zip((10, 11), values):
-        assert len(where(rows, seed=seed)) == 4 * 3
+        for letter in ("R", "C", "A", "other"):
+            together, *each = where(rows, seed=seed, letter=letter)
+            assert [row["vector"] for row in (together, *each)] == [0, 1, 2, 3]
+            for look in ("from_word", "from_arrow"):
+                shares = [row[look] for row in each]
+                assert min(shares) > 0 and together[look] < 1
+                assert sum(shares) == pytest.approx(together[look], abs=3e-4)
         arm = new_arm(lab, "swap-1", "prompt", "vocab", 3, 1, seed)
         assert torch.allclose(arm.soft.past(lab.model).values[0], of_seed, atol=1e-6)
 
@@ -327,7 +345,7 @@ def lost_by_hand(seed, letter):
 
 
 def test_what_is_lost_is_lost_against_nothing_hidden_in_the_same_seed():
-    lost = vectors.lost(hand_made_vectors())
+    lost = vectors.lost_rows(hand_made_vectors())
     for seed, letters in ACCURACIES.items():
         for letter in letters:
             own = where(lost, seed=seed, letter=letter)
@@ -336,13 +354,13 @@ def test_what_is_lost_is_lost_against_nothing_hidden_in_the_same_seed():
 
 
 def test_what_is_lost_alone_is_what_is_lost_of_no_other_letter():
-    own = where(vectors.lost(hand_made_vectors()), seed=1)
+    own = where(vectors.lost_rows(hand_made_vectors()), seed=1)
     assert vectors.lost_alone(own, "R") == pytest.approx([-0.75, 0.85])
     assert vectors.lost_alone(own, "C") == pytest.approx([0.65, -0.9])
 
 
 def test_the_clearest_seed_holds_a_letter_in_a_vector_alone():
-    lost = vectors.lost(hand_made_vectors())
+    lost = vectors.lost_rows(hand_made_vectors())
     assert vectors.clearest_seed(lost) == vectors.clearest_seed(lost[::-1]) == 1
 
 

@@ -1,47 +1,27 @@
 """tutorials/experiments: starts, examples, methods, attention, distance, memory, update, real."""
 
-import importlib
 import math
-import sys
 from collections import Counter
 
+import attention
+import distance
+import examples
+import memory
+import methods
 import pytest
+import real
+import script
+import starts
 import torch
-from conftest import ROOT, make_model
-from small_world import TOKENS, sentences
+import update
+import vectors
+from conftest import make_model
+from small_world import TOKENS, same_columns, sentences
 
-FOLDER = ROOT / "tutorials" / "experiments"
-
-
-def experiments(*names):
-    """The modules of these names, though other folders have modules of the same names."""
-    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
-    sys.path.insert(0, str(FOLDER))
-    found = [importlib.import_module(name) for name in names]
-    sys.path.remove(str(FOLDER))
-    for name in names:
-        sys.modules.pop(name)
-    sys.modules.update(others)
-    return found
-
-
-script, methods, vectors, attention, distance, examples, memory, real, starts, update = experiments(
-    "script",
-    "methods",
-    "vectors",
-    "attention",
-    "distance",
-    "examples",
-    "memory",
-    "real",
-    "starts",
-    "update",
-)
-
-import train  # noqa: E402
-from model import InputError  # noqa: E402
-from softprompt import prefill  # noqa: E402
-from train import Arm, Lab, Sentence, Tokenizer, read_rows, where  # noqa: E402
+import train
+from model import InputError
+from softprompt import prefill
+from train import Arm, Lab, Sentence, Tokenizer, where
 
 RULE = "first-letter-last"
 
@@ -86,13 +66,7 @@ def bases(small, lab):
     small(memory, load_base=lambda path, device: (lab.model, lab.tok))
 
 
-# ------------------------------------------------------------------ the tables
-
-
-def same_columns(name, rows):
-    """Whether these rows of a run have the columns of the stored table, in its order."""
-    [stored, *_] = read_rows(script.table_of(name))
-    return all(list(row) == list(stored) for row in rows)
+# ------------------------------------------------------------------ each leaves its rows
 
 
 def test_starts_run(lab, small, one_seed):
@@ -198,15 +172,6 @@ def test_real_run(small):
     assert len(where(rows, task="coins", length=2, seed=1)) == 2
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.csv")))
-def test_a_table_has_shares_and_five_seeds(name):
-    rows = read_rows(script.table_of(name))
-    assert all(0 <= row["accuracy"] <= 1 for row in rows if "accuracy" in row)
-    assert len({row["seed"] for row in rows}) >= (3 if name == "reading" else 5)
-    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
-    assert f"python tutorials/experiments/{name}.py" in text
-
-
 # ------------------------------------------------------------------ what they share
 
 
@@ -279,6 +244,8 @@ def test_lora_starts_as_the_base_and_leaves_it_alone(lab):
     lora = methods.LoRA(other)
     assert len(lora.down) == len(lora.up) == 8  # two layers: queries, keys, values and output
     assert torch.equal(base(idx)[0], other(idx)[0])
+    shapes = [linear.weight.shape for linear in methods.attention_projections(base)]
+    assert methods.numbers_in(lora) == sum(4 * sum(shape) for shape in shapes)  # of rank 4
     with torch.no_grad():
         for up in lora.up:
             up.normal_()
@@ -294,6 +261,15 @@ def test_lora_merged_into_the_weights_is_lora_hooked(lab):
             up.normal_()
             linear.weight += 2 * up @ down
     assert torch.allclose(hooked(idx)[0], merged(idx)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_all_weights_are_all_weights(lab):
+    other = methods.lab_on_a_copy(lab).model
+    soft = methods.AllWeights(other)
+    assert methods.numbers_in(soft) == sum(p.numel() for p in lab.model.parameters())
+    assert all(p.requires_grad for p in soft.parameters())
+    assert not any(p.requires_grad for p in lab.model.parameters())
+    assert soft.past(other).positions.shape == (1, 0)
 
 
 @pytest.mark.parametrize("method", methods.INSIDE)
@@ -331,6 +307,18 @@ def test_out_of_the_window_a_sliding_prompt_is_no_prompt():
     assert loss["wording", "no", 90] == loss["none", "no", 90] == loss["none", "yes", 90]
     assert loss["wording", "yes", 90] != loss["none", "yes", 90]
     assert loss["wording", "yes", 0] != loss["none", "yes", 0]
+
+
+def test_words_far_away_are_the_words_before_the_other_text(lab):
+    lab.model.config.window = None
+    words, answers = "Return every file.", lab.rows("library", "test")
+    arm = distance.words_arm(lab, "library", "wording", words)
+    [row] = distance.measure_far(lab, [arm], False, 30)
+    before = lab.tok.encode(words) + distance.other_text(lab)[:30]
+    asked = [(before + question, answer) for question, answer in answers]
+    [loss], [accuracy] = train.mean_of_arms(train.score(lab.model, None, asked), 1)
+    assert row["loss"] == pytest.approx(loss.item(), abs=1e-3)
+    assert row["accuracy"] == pytest.approx(accuracy.item(), abs=1e-4)
 
 
 def test_other_text_in_the_past_is_other_text_before_the_question(lab):

@@ -17,7 +17,7 @@ import pretrain  # noqa: F401  adds its tasks to TASKS
 import pytest
 import torch
 from conftest import ROOT, make_model
-from small_world import TOKENS, save_tiny, sentences, tiny
+from small_world import TOKENS, same_columns, save_tiny, sentences, tiny
 
 import train
 from model import InputError
@@ -1623,6 +1623,7 @@ def test_the_main_job_leaves_the_columns_that_everything_reads(world, few_tasks,
     starts, lengths = (read_rows(Path(world[3], f"{name}.csv")) for name in train.EXPERIMENTS)
     assert list(starts[0]) == "task start rate seed step split loss accuracy".split()
     assert list(lengths[0]) == "task method length seed step split loss accuracy".split()
+    assert same_columns("initialization", starts) and same_columns("length", lengths)  # shipped
     assert {row["seed"] for row in starts} == {20}
     assert {row["seed"] for row in lengths if row["length"]} == {20}
 

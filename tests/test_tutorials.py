@@ -5,9 +5,11 @@ python tests/test_tutorials.py [NUMBER...]     run both forms from top to bottom
 
 import ast
 import functools
+import importlib
 import inspect
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -16,13 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tutorials"
 CLASSROOM = FOLDER / "classroom"
 sys.path[:0] = [str(CLASSROOM), str(FOLDER), str(ROOT)]
 
+import shared  # noqa: E402
 from build import (  # noqa: E402
     HOMEWORK,
     LESSONS,
@@ -40,13 +42,17 @@ from build import (  # noqa: E402
     with_solutions_and_findings,
     without_findings,
 )
+from checks import check, exercise, ours  # noqa: E402
+
+from train import FINAL  # noqa: E402
 
 EACH = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
 
-# What a notebook imports and does not write again.
+# What a notebook imports and does not write again. (flash and ring it builds, and then imports.)
 OURS = [ROOT / f"{name}.py" for name in ("model", "softprompt", "train")]
-OURS += [FOLDER / f"{name}.py" for name in ("methods", "own_data", "huggingface")]
-OURS += [CLASSROOM / f"{name}.py" for name in ("shared", "drawings")]
+OURS += [FOLDER / f"{name}.py" for name in ("own_data", "huggingface")]
+OURS += [CLASSROOM / f"{name}.py" for name in ("shared", "plots")]
+OURS += sorted((FOLDER / "experiments").glob("*.py"))
 
 
 def stored(path):
@@ -156,7 +162,6 @@ def test_cells_are_few_short_and_plain(lesson):
         lines = text.split("\n")
         assert len(lines) <= 20 and max(map(len, lines)) <= 100, lines[0]
         assert not any(line.lstrip().startswith(("%", "!", "?")) for line in lines), "magic"
-        assert "pyplot" not in text and "axis." not in text, "drawing lives in drawings.py"
 
 
 @EACH
@@ -171,13 +176,13 @@ def test_homework_and_what_follows_it_takes_no_minutes():
     prose, code = ("markdown", "word " * 220), ("code", "x = 1")
     exercise = ("code", "@exercise\ndef f():\n    pass")
     homework = ("markdown", HOMEWORK)
-    assert class_minutes([prose, code, code, exercise]) == 14
+    assert class_minutes([prose, code, code, exercise]) == 11
     assert class_minutes([prose, code, homework, code, exercise, prose]) == 3
 
 
 @EACH
 def test_what_our_files_have_is_imported(lesson):
-    written = names_defined("\n".join(code_of(read_lesson(lesson)))) - set(exercises())
+    written = names_defined("\n".join(code_of(read_lesson(lesson)))) - set(stubs())
     for file in OURS:
         assert not written & names_defined(file.read_text(encoding="utf-8")), file.name
 
@@ -185,59 +190,80 @@ def test_what_our_files_have_is_imported(lesson):
 # ------------------------------------------------------------------ exercises
 
 
-def exercises():
-    import checks
-
-    return list(checks.CHECKS)
-
-
 @functools.cache
 def stubs():
-    """{name: (function of the lesson, the lesson)} of all that is left to solve."""
+    """{name: (function of the lesson, number of the class, whether it is homework)} of all that is
+    left to solve."""
     found = {}
     for lesson in LESSONS:
-        for code in code_of(read_lesson(lesson)):
-            for node, _, _ in statements(code):
+        homework = False
+        for kind, text in read_lesson(lesson):
+            homework |= text.startswith(HOMEWORK)
+            for node, _, _ in statements(text) if kind == "code" else []:
                 if is_exercise(node):
                     node.decorator_list = []
                     space = {"torch": torch}
                     exec(ast.unparse(node), space)
-                    found[node.name] = space[node.name], lesson
+                    found[node.name] = space[node.name], lesson.name[0], homework
     return found
 
 
-def test_every_exercise_has_a_stub_a_check_and_a_solution():
-    import solutions
-
-    assert sorted(stubs()) == sorted(exercises())
-    for name, (stub, _) in stubs().items():
-        solution = getattr(solutions, name)
-        assert inspect.signature(stub) == inspect.signature(solution)
-        assert stub.__doc__ and inspect.getdoc(stub) == inspect.getdoc(solution), name
-    for lesson in LESSONS:
-        count = sum(where == lesson for _, where in stubs().values())
-        hints = sum("<summary>Hint" in text for text in prose_of(read_lesson(lesson)))
-        assert 2 <= count <= 4 and hints == count, lesson
+EACH_EXERCISE = pytest.mark.parametrize("name", stubs())
 
 
-@pytest.mark.parametrize("name", exercises())
+@EACH
+def test_a_class_has_two_exercises_and_a_hint_for_each(lesson):
+    homework = [home for _, number, home in stubs().values() if number == lesson.name[0]]
+    assert homework.count(False) == 2
+    text = "\n".join(prose_of(read_lesson(lesson)))
+    assert text.count("<summary>Hint") == len(homework)
+
+
+@EACH_EXERCISE
+def test_an_exercise_stands_in_the_file_of_its_class_under_its_name(name):
+    stub, number, _ = stubs()[name]
+    module = importlib.import_module(f"exercises.class_{number}")
+    assert ours(name) is getattr(module, name)
+    assert ours(f"{name}_inputs") is getattr(module, f"{name}_inputs")
+    assert ours(f"{name}_mistakes") is getattr(module, f"{name}_mistakes")
+    assert inspect.signature(stub) == inspect.signature(ours(name))
+    assert stub.__doc__ and inspect.getdoc(stub) == inspect.getdoc(ours(name))
+
+
+def test_no_exercise_is_left_over():
+    known = []
+    for path in sorted((CLASSROOM / "exercises").glob("class_*.py")):
+        names = vars(importlib.import_module(f"exercises.{path.stem}"))
+        known += [name.removesuffix("_inputs") for name in names if name.endswith("_inputs")]
+    assert sorted(known) == sorted(stubs())
+
+
+@EACH_EXERCISE
 def test_a_check_knows_right_from_wrong(name):
-    import checks
-    import solutions
-    from wrong_answers import WRONG
-
-    check, state = checks.CHECKS[name], torch.get_rng_state()
-    assert check(getattr(solutions, name)) == "right"
-    assert torch.equal(torch.get_rng_state(), state), "the notebook's next random numbers change"
+    state = torch.get_rng_state(), random.getstate()
+    assert check(ours(name)) == "right"
     assert check(stubs()[name][0]).startswith("not yet: replace")
-    assert re.match("not yet: (?!replace|your function stopped)", check(WRONG[name]))
-    assert check(lambda *arguments: None).startswith("not yet: ")
+    assert check(renamed(lambda *arguments: None, name)).startswith("not yet: ")
+    mistakes = ours(f"{name}_mistakes")
+    assert mistakes
+    for sentence, mistaken in mistakes.items():
+        assert not sentence[0].isupper()
+        assert check(renamed(mistaken, name)) == f"not yet: {sentence}"
+    assert torch.equal(torch.get_rng_state(), state[0]), "the notebook's next numbers change"
+    assert random.getstate() == state[1]
+
+
+def renamed(function, name):
+    """The function under the name of an exercise, as a student would give it."""
+
+    def given(*arguments):
+        return function(*arguments)
+
+    given.__name__ = name
+    return given
 
 
 def test_a_notebook_goes_on_with_the_students_function_once_it_is_right(capsys):
-    import solutions
-    from checks import exercise
-
     def longest_prompt(n_parameters, n_embd, share):
         return int(share * n_parameters / n_embd)
 
@@ -247,87 +273,17 @@ def test_a_notebook_goes_on_with_the_students_function_once_it_is_right(capsys):
     def longest_prompt(n_parameters, n_embd, share):
         return 7
 
-    assert exercise(longest_prompt) is solutions.longest_prompt
+    assert exercise(longest_prompt) is ours("longest_prompt")
     said = capsys.readouterr().out
-    assert said.startswith("not yet: ") and "goes on with longest_prompt of classroom/solu" in said
+    assert said.startswith("not yet: ") and "goes on with longest_prompt of classroom/exer" in said
 
 
 def test_the_first_cell_says_by_how_much_numbers_may_differ():
-    import shared
-
     marks = shared.SOLVED_SENTENCES.read_text(encoding="utf-8").split()
-    assert len(set(marks)) == shared.TEST
+    assert len(set(marks)) == FINAL
     assert "0.02" in shared.sentences_differ(marks)
     said = shared.sentences_differ(marks[:237] + ["x", "y", "z"])
     assert said.startswith("3 of the 240 test sentences")
-
-
-# ------------------------------------------------------------------ what they import
-
-
-@pytest.mark.parametrize("tile", [3, 16, 64])
-def test_flash_is_full_attention(tile):
-    import flash
-
-    gen = torch.Generator().manual_seed(0)
-    for B, H, Hkv, T, D in ((1, 2, 2, 1, 4), (2, 4, 2, 37, 8), (1, 6, 2, 64, 4)):
-        parts = []
-        for heads in (H, Hkv, Hkv):
-            x = torch.randn(B, heads, T, D, generator=gen, dtype=torch.double)
-            parts.append(x.requires_grad_())
-        weight = torch.randn(B, H, T, D, generator=gen, dtype=torch.double)
-        full = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
-        ours = flash.flash_attention(*parts, tile=tile)
-        assert torch.allclose(ours, full, atol=1e-9)
-        want = torch.autograd.grad((full * weight).sum(), parts)
-        got = torch.autograd.grad((ours * weight).sum(), parts)
-        assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(want, got))
-
-
-@pytest.fixture
-def queries_keys_values():
-    gen = torch.Generator().manual_seed(0)
-    return [torch.randn(1, heads, 64, 4, generator=gen) for heads in (6, 2, 2)]
-
-
-def test_strided_attention_is_attention_with_a_mask(queries_keys_values):
-    import flash
-
-    with pytest.raises(ValueError, match="stride"):
-        flash.strided_attention(*queries_keys_values, 7)
-    back = torch.arange(64)[:, None] - torch.arange(64)  # (T, S): how far back the key is
-    seen = (back >= 0) & ((back < 8) | (back % 8 == 0))  # (T, S)
-    want = F.scaled_dot_product_attention(*queries_keys_values, attn_mask=seen, enable_gqa=True)
-    assert torch.allclose(flash.strided_attention(*queries_keys_values, 8), want, atol=1e-5)
-
-
-def test_ring_is_full_attention(queries_keys_values):
-    import ring
-
-    full = F.scaled_dot_product_attention(*queries_keys_values, is_causal=True, enable_gqa=True)
-    out, sent = ring.spawned(*queries_keys_values, 3)  # 64 tokens in parts of 22, 21 and 21
-    assert torch.allclose(out, full, atol=1e-5)
-    _, k, v = queries_keys_values
-    assert sum(sent) == 2 * (k.nbytes + v.nbytes)  # each part travels R - 1 times
-
-
-def test_arms_are_watched_where_a_notebook_looks():
-    import shared
-    from small_world import TOKENS, sentences, tiny
-
-    from train import Lab, Tokenizer, measure, new_arm
-
-    tok = Tokenizer.from_tokens(TOKENS)
-    data = {"train": sentences(20), "valid": sentences(5, 1), "test": sentences(5, 2)}
-    lab = Lab(tiny(tok).requires_grad_(False), tok, data)
-    arms = [new_arm(lab, "library", "prompt", "vocab", 2, 1.0, seed) for seed in (0, 1)]
-    rows = shared.watch(lab, arms, 3, (0, 3), 4)
-    assert [(row["step"], row["seed"]) for row in rows] == [(0, 0), (0, 1), (3, 0), (3, 1)]
-    assert all(row["split"] == "valid" for row in rows)
-    assert rows[0]["loss"] != rows[2]["loss"], "nothing was trained"
-    want = [row["accuracy"] for row in measure(lab, arms, 3, "test", 5)]
-    assert shared.right_on_test(lab, arms) == want
-    assert shared.learn(lab, arms, 0) == want
 
 
 # ------------------------------------------------------------------ as a program

@@ -23,11 +23,9 @@ import inspect
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 import checks
 import shared
 

@@ -9,6 +9,7 @@ import copy
 import importlib
 import math
 
+import shared  # noqa: F401  where model.py is
 import torch
 from torch import nn
 

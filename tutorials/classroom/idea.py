@@ -3,13 +3,10 @@
 python tutorials/classroom/idea.py
 """
 
-import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from plots import LOOKS
 
 from train import guard, write_picture

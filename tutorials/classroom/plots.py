@@ -11,16 +11,16 @@ is called, and its one colour, stand in LOOKS. A column of your own gets colours
 """
 
 from statistics import mean
-from typing import NamedTuple
 
+import shared  # noqa: F401  where script.py and train.py are
 import torch
 from matplotlib import pyplot
+from script import LOOKS as OTHERS
+from script import Look
 
-import train
-from train import draw_lines, label_lines, where
+from train import STARTS, TASKS, draw_lines, label_lines, where
 
-
-LOOKS = {**train.STARTS, **train.TASKS, **script.LOOKS}
+LOOKS = {**STARTS, **TASKS, **OTHERS}  # of everything that has a name
 
 
 def looks_of(rows, column):

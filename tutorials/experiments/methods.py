@@ -124,7 +124,9 @@ class Method(NamedTuple):
 
 METHODS = {
     "prompt": Method(
-        "prompt of {}", LOOKS["prompt"].colour, lambda model, embeddings, seed: PromptTuning(embeddings)
+        "prompt of {}",
+        LOOKS["prompt"].colour,
+        lambda model, embeddings, seed: PromptTuning(embeddings),
     ),
     "prefix": Method(
         "prefix of {}",
@@ -142,7 +144,9 @@ METHODS = {
         lambda model, embeddings, seed: PrefixMLP.start(model, embeddings),
     ),
     "lora": Method("LoRA", LOOKS["lora"].colour, lambda model, embeddings, seed: LoRA(model, seed)),
-    "full": Method("all weights", LOOKS["full"].colour, lambda model, embeddings, seed: AllWeights(model)),
+    "full": Method(
+        "all weights", LOOKS["full"].colour, lambda model, embeddings, seed: AllWeights(model)
+    ),
 }
 INSIDE = ("lora", "full")  # what changes the base
 

@@ -27,7 +27,8 @@ WORDS = {  # what a prompt starts at: the task that these words ask for
 
 def run(lab):
     """Rows: words (at the start), seed, reads (the nearest tokens afterwards), task (that is
-    measured), by ("vectors", "tokens" or "words"), and what `measure` says."""
+    measured), by (one of the ways in `compare`: "vectors", "tokens", "tokens, own task", "words,
+    own task"), and what `measure` says."""
     arms = []
     for words in WORDS:
         for seed in SEEDS:

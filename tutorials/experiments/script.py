@@ -18,13 +18,27 @@ sys.path[1:1] = [str(TUTORIALS), str(TUTORIALS.parent)]
 
 import pretrain  # noqa: E402, F401
 
-import train  # noqa: E402
 from model import require_writable, rotate  # noqa: E402
-from train import CURVE, EXAMPLES, FINAL, constant, fit, measure, new_arm, where  # noqa: E402
+from train import (  # noqa: E402
+    CURVE,
+    EXAMPLES,
+    FINAL,
+    THRESHOLD,
+    command_line,
+    constant,
+    fit,
+    guard,
+    measure,
+    new_arm,
+    open_lab,
+    progress,
+    where,
+    write_picture,
+    write_rows,
+)
 
 FIGURES = TUTORIALS / "figures"
 SEEDS = range(5)
-THRESHOLD = train.THRESHOLD  # nats: a task counts as learned, as in the main job
 
 
 # ------------------------------------------------------------------ tables
@@ -40,19 +54,19 @@ def in_columns(rows, columns):
     return [{name: row.get(name, "") for name in columns} for row in rows]
 
 
-def run_script(name, run, draw=None, open_lab=train.open_lab):
+def run_script(name, run, draw=None, open_lab=open_lab):
     """The program of an experiment. `open_lab` makes the lab of what the command line says."""
 
     def work():
         about = sys.modules["__main__"].__doc__
-        settings = train.command_line(f"{name}.py", about).parse_args()
+        settings = command_line(f"{name}.py", about).parse_args()
         require_writable(table_of(name))
         rows = run(open_lab(settings))
-        train.write_rows(table_of(name), rows)
+        write_rows(table_of(name), rows)
         if draw:
-            train.write_picture(FIGURES / f"{name}.png", draw, rows)
+            write_picture(FIGURES / f"{name}.png", draw, rows)
 
-    train.guard(work)
+    guard(work)
 
 
 class Look(NamedTuple):
@@ -91,7 +105,7 @@ def learn(lab, arms, steps, title, splits=("valid", "test"), looks=(), **more):
     curve, and in the end on those of the final numbers. `more` goes to `train.fit`."""
     rows, examples = [], {arm.task: lab.rows(arm.task, "train") for arm in arms}
     training = fit(lab.model, arms, examples, steps, EXAMPLES, **more)
-    for step in train.progress(training, steps + 1, title):
+    for step in progress(training, steps + 1, title):
         if step in looks:
             rows += measure(lab, arms, step, "valid", CURVE)
     for split in splits:
@@ -105,7 +119,7 @@ def until_learned(lab, arms, steps, title):
     rows, racing = [], list(arms)
     examples = {arms[0].task: lab.rows(arms[0].task, "train")}
     training = fit(lab.model, racing, examples, steps, EXAMPLES, schedule=constant)
-    for step in train.progress(training, steps + 1, title):
+    for step in progress(training, steps + 1, title):
         for arm, row in zip(list(racing), measure(lab, racing, step, "valid", CURVE)):
             learned = row["loss"] <= THRESHOLD
             if learned:

@@ -94,7 +94,7 @@ def hide(past, vectors):
     return Past(past.keys, past.values, positions, past.pinned)
 
 
-def lost(rows):
+def lost_rows(rows):
     """The rows of hidden vectors, with the accuracy that is lost in the column `lost`."""
     results = []
     for row in rows:
@@ -105,8 +105,8 @@ def lost(rows):
 
 
 def lost_alone(rows, letter):
-    """Of one prompt's rows from `lost`: how much more each vector loses of this letter than of any
-    other, (P,)."""
+    """Of one prompt's rows from `lost_rows`: how much more each vector loses of this letter than of
+    any other, (P,)."""
     alone = []
     for own in where(rows, letter=letter):
         others = [row["lost"] for row in where(rows, vector=own["vector"]) if row != own]
@@ -127,7 +127,7 @@ def clearest_seed(rows):
 
 def draw(rows):
     """What is lost without each vector: the clearest prompt large, four others below it."""
-    rows = lost(rows)
+    rows = lost_rows(rows)
     first = clearest_seed(rows)
     seeds = [first, *sorted({row["seed"] for row in rows} - {first})]
     shown = seeds[:5]

@@ -37,7 +37,7 @@ from model import Past
 from softprompt import nearest_tokens
 from train import arm_of_tokens, best_hard_prompt, constant, first_letter, measure, new_arm
 from train import read_rows, score, train_arms, where
-from vectors import lost, lost_alone
+from vectors import lost_alone, lost_rows
 lab = open_lab()
 model, tok = lab.model, lab.tok  # the frozen base and its tokenizer
 
@@ -111,7 +111,7 @@ for row in where(rows, by="vectors", seed=0):
 # %%
 shown = [row for row in rows if row["by"] in ("vectors", "tokens")]
 least = min(row["accuracy"] for row in where(rows, by="vectors"))
-title = "On the new task: the vectors, and the tokens that they read as"
+title = "Who does the new task: the vectors, or the tokens that they read as?"
 found = f"All vectors do the new task (at least {least:.2f}); the tokens they read as do not"
 plots.dots(shown, "words", "accuracy", title, panel="by")
 
@@ -214,7 +214,7 @@ of each. Now a row of the picture is a prompt. A number says how much *more* R l
 """
 
 # %%
-rows = lost(read_rows(table("vectors")))  # `lost`: accuracy lost without this vector
+rows = lost_rows(read_rows(table("vectors")))  # column `lost`: what is lost without it
 grid = [lost_alone(where(rows, seed=seed), "R") for seed in range(10)]
 
 # %%

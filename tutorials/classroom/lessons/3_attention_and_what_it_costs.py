@@ -176,6 +176,7 @@ def my_blocks(q, k, v, window):  # T is a multiple of the window
 def milliseconds(way, *given):  # of this process alone, the best of three
     return 1000 * min(repeat(lambda: way(*given), timer=process_time, number=1, repeat=3))
 
+# %%
 rows = []
 for T in (256, 512, 1024, 1536, 2048):
     heads = random_heads(T)

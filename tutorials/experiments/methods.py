@@ -209,12 +209,12 @@ SHORT = {("prompt", 16): (0.3, 1, 3), ("prefix", 16): (0.03, 0.1, 0.3)}
 EVERY_WAY = {**SOFT, **THREE_PREFIXES, **CHANGES}
 LONGER = {("prefix", 28): (0.3,), ("lora", 0): (0.01,)}  # as chosen for 64 steps
 FACTS = {way: (LENGTH_RATES[way[0]],) for way in SOFT}  # as in the main job
-LOOKS = (0, 1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
+CURVE_STEPS = (0, 1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 
 BASES = ("base-tiny", "base-small", "base", "base-small-lm")
 RACES = [
     Race("base", "library", 16, SOFT),  # the others stand among SHORT
-    Race("base", "first-letter-last", 64, EVERY_WAY, looks=LOOKS),
+    Race("base", "first-letter-last", 64, EVERY_WAY, looks=CURVE_STEPS),
     Race("base", "before-last", 64, EVERY_WAY),
     Race("base", "before-last", 256, LONGER),
     Race("base", "swap-4", 160, FACTS),

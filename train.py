@@ -2,6 +2,7 @@
 
     python train.py           one text, two experiments, two pictures: some five minutes
     python train.py --quick   the same in small, in OUT/quick: less than a minute
+    python train.py --plot    draw the pictures again from their tables
 
 Rows in, lines out. An experiment gives rows: dicts with the columns task, start, rate, seed, step,
 split, loss, accuracy and the like. A table keeps rows, and a picture draws rows: a line for each
@@ -806,7 +807,10 @@ def write_picture(path, draw, *given):
 
 
 def panels(n, width=6.5, height=5.2):
-    """A Figure with n axes beside one another. Not by pyplot, which depends on the screen."""
+    """A Figure with n axes beside one another. Not by pyplot, which depends on the screen. Raises
+    InputError where there is nothing to draw."""
+    if n == 0:
+        raise InputError("the rows are of no task in TASKS: there is nothing to draw")
     figure = Figure(figsize=(width * n, height), layout="constrained")
     axes = figure.subplots(1, n, sharex=True, sharey=True, squeeze=False)[0]
     for axis in axes:
@@ -1231,6 +1235,7 @@ def main(arguments=None):
     parser = command_line("train.py", __doc__)
     quick = "a first look: fewer arms, in less than a minute, to OUT/quick"
     parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--plot", action="store_true", help="only draw again what is in the folder")
     parser.add_argument("--seed", type=seed_number, default=0, help="the first of the seeds (0)")
     settings = parser.parse_args(arguments)
     started = time.time()
@@ -1239,6 +1244,11 @@ def main(arguments=None):
     for name in EXPERIMENTS:
         require_writable(folder / f"{name}.csv")
         require_writable(folder / f"{name}.png")
+    if settings.plot:
+        for name, experiment in EXPERIMENTS.items():
+            rows = read_rows(folder / f"{name}.csv")
+            write_picture(folder / f"{name}.png", experiment.draw, rows)
+        return
     lab = open_lab(settings)
     show_one_text(lab, settings.seed)
     show_what_words_hide(lab, settings.seed)

@@ -1723,3 +1723,19 @@ def test_the_python_of_the_readme_runs(tok, tmp_path, monkeypatch):
     assert load("library.pt", base).facts == {"task": "library"}
     with pytest.raises(InputError, match="library.pt was trained on the base"):
         load("library.pt", tiny(tok, seed=1))
+
+
+def test_pictures_are_drawn_again_from_their_tables(tmp_path, monkeypatch, capsys):
+    rows = length_rows("swap-1", "prompt", {1: (0.5,)}) + length_rows(
+        "swap-1", "prompt", {1: (0.5,)}, "test"
+    )
+    drawn = {"length": train.Experiment(lambda *given: 1 / 0, train.draw_length)}
+    monkeypatch.setattr(train, "EXPERIMENTS", drawn)
+    train.write_rows(tmp_path / "length.csv", rows)
+    train.main(["--plot", "--out", str(tmp_path)])
+    assert (tmp_path / "length.png").stat().st_size > 1000
+    train.write_rows(tmp_path / "length.csv", [{**row, "task": "gone"} for row in rows])
+    with pytest.raises(InputError, match="nothing to draw"):
+        train.main(["--plot", "--out", str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="length.csv"):
+        train.main(["--plot", "--out", str(tmp_path / "other")])

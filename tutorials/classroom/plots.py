@@ -11,33 +11,16 @@ is called, and its one colour, stand in LOOKS. A column of your own gets colours
 """
 
 from statistics import mean
-from typing import NamedTuple
 
-import shared  # noqa: F401  where train.py is
+import shared  # noqa: F401  where script.py and train.py are
 import torch
 from matplotlib import pyplot
+from script import LOOKS as OTHERS
+from script import Look
 
 from train import STARTS, TASKS, draw_lines, label_lines, where
 
-
-class Look(NamedTuple):
-    """How a thing is drawn."""
-
-    label: str
-    colour: str
-
-
-LOOKS = {
-    **STARTS,
-    **TASKS,
-    "none": Look("no prompt", "#595959"),
-    "always": Look("commonest answer", "#A6A6A6"),
-    "wording": Look("best hard prompt", "#000000"),
-    "prompt": Look("prompt tuning", "#44AA99"),
-    "prefix": Look("prefix tuning", "#661100"),
-    "lora": Look("LoRA", "#AA4499"),
-    "full": Look("fine-tuning all weights", "#CC6677"),
-}
+LOOKS = {**STARTS, **TASKS, **OTHERS}  # of everything that has a name
 
 
 def looks_of(rows, column):

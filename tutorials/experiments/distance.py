@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
-from script import Before, Look, arms_of, in_columns, run_script
+from script import LOOKS, Before, Look, arms_of, in_columns, run_script
 from vectors import hide
 
 from model import InputError, Past
@@ -149,12 +149,12 @@ def seen_or_not(past, P, is_seen):
 
 # ------------------------------------------------------------------ the picture
 
-LOOKS = {
-    "prompt, pinned": Look("prompt,\npinned", "#0072B2"),
-    "prompt, sliding": Look("prompt,\nsliding", "#56B4E9"),
-    "wording, pinned": Look("hard prompt,\npinned", "#D55E00"),
-    "wording, sliding": Look("hard prompt,\nsliding", "#E69F00"),
-    "none, sliding": Look("no prompt", "0.5"),
+LINES = {
+    "prompt, pinned": Look("prompt,\npinned", LOOKS["prompt"].colour),
+    "prompt, sliding": Look("prompt,\nsliding", "#99CCBB"),
+    "wording, pinned": Look("hard prompt,\npinned", LOOKS["wording"].colour),
+    "wording, sliding": Look("hard prompt,\nsliding", "#B0B0B0"),
+    "none, sliding": LOOKS["none"],
 }
 
 
@@ -168,12 +168,12 @@ def draw(rows):
         for row in where(rows, part="far", task=task):
             shown = "pinned" if row["pinned"] == "yes" else "sliding"
             lines.append({**row, "line": f"{row['method']}, {shown}"})
-        ends = draw_lines(axis, lines, "between", "accuracy", "line", LOOKS)
+        ends = draw_lines(axis, lines, "between", "accuracy", "line", LINES)
         axis.set_xticks(BETWEEN)
         axis.set_xlabel("tokens of other text between prompt and question")
         axis.set_title(f"{TASKS[task].label}: {TASKS[task].question}")
         label_lines(axis, ends, gap=0.1)
-    figure.suptitle("How far from its question may a prompt stand?")
+    figure.suptitle("Accuracy with other text between prompt and question")
     figure.supxlabel("line: mean of the seeds · small dot: a seed", fontsize=9)
     return figure
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 import torch.nn as nn
-from script import SEEDS, TUTORIALS, best_rate, in_columns, learn, run_script
+from script import LOOKS, SEEDS, TUTORIALS, best_rate, in_columns, learn, run_script
 
 from softprompt import PrefixMLP, PrefixTuning, PromptTuning, past_of_states
 from train import FINAL, LENGTH_RATES, STARTS, TASKS, Arm, Lab, load_base, panels, untrained, where
@@ -124,25 +124,29 @@ class Method(NamedTuple):
 
 METHODS = {
     "prompt": Method(
-        "prompt of {}", "#0072B2", lambda model, embeddings, seed: PromptTuning(embeddings)
+        "prompt of {}",
+        LOOKS["prompt"].colour,
+        lambda model, embeddings, seed: PromptTuning(embeddings),
     ),
     "prefix": Method(
         "prefix of {}",
-        "#009E73",
+        LOOKS["prefix"].colour,
         lambda model, embeddings, seed: PrefixTuning.start(model, embeddings),
     ),
     "prefix, one rate": Method(
         "prefix of {}, one rate",
-        "#56B4E9",
+        "#AA7744",
         lambda model, embeddings, seed: AtOneRate(PrefixTuning.start(model, embeddings)),
     ),
     "prefix, MLP": Method(
         "prefix of {}, MLP",
-        "#999933",
+        "#DDAA77",
         lambda model, embeddings, seed: PrefixMLP.start(model, embeddings),
     ),
-    "lora": Method("LoRA", "#CC79A7", lambda model, embeddings, seed: LoRA(model, seed)),
-    "full": Method("all weights", "#D55E00", lambda model, embeddings, seed: AllWeights(model)),
+    "lora": Method("LoRA", LOOKS["lora"].colour, lambda model, embeddings, seed: LoRA(model, seed)),
+    "full": Method(
+        "all weights", LOOKS["full"].colour, lambda model, embeddings, seed: AllWeights(model)
+    ),
 }
 INSIDE = ("lora", "full")  # what changes the base
 
@@ -297,14 +301,14 @@ def draw(rows):
             step = 0 if method in UNTRAINED else entry.steps
             way = {"task": entry.task, "method": method, "length": length, "step": step}
             seeds = [row["accuracy"] for row in where(rows, **way)]
-            colour = METHODS[method].colour if method in METHODS else "0.4"
+            colour = (METHODS.get(method) or LOOKS[method]).colour
             axis.plot(seeds, [y + 0.2] * len(seeds), ".", color=colour, alpha=0.5, ms=4)
             axis.plot(mean(seeds), y, "o", color=colour)
             axis.annotate(f"{mean(seeds):.2f}", (mean(seeds), y - 0.15), ha="center")
     axes[0].set_xlim(-0.06, 1.06)
     axes[0].set_ylim(len(SHOWN) - 0.5, -0.7)  # the first on top
     axes[0].set_yticks(range(len(SHOWN)), [label_of(rows, *way) for way in SHOWN])
-    figure.suptitle("How often each way is right, and how many numbers it trains")
+    figure.suptitle("Accuracy of each way, and how many numbers it trains")
     said = (
         f"{FINAL} test sentences · large dot: mean · small dot: a seed · dashed: commonest answer"
     )

@@ -70,10 +70,21 @@ def run_script(name, run, draw=None, open_lab=open_lab):
 
 
 class Look(NamedTuple):
-    """How a picture shows a line: what `train.draw_lines` asks of a look."""
+    """How a picture shows a thing: what `train.draw_lines` asks of a look."""
 
     label: str
     colour: str
+
+
+LOOKS = {  # a thing has one colour everywhere; those of tasks and starts stand in train.py
+    "none": Look("no prompt", "#595959"),
+    "always": Look("commonest answer", "#A6A6A6"),
+    "wording": Look("best hard prompt", "#000000"),
+    "prompt": Look("prompt tuning", "#44AA99"),
+    "prefix": Look("prefix tuning", "#661100"),
+    "lora": Look("LoRA", "#AA4499"),
+    "full": Look("fine-tuning all weights", "#CC6677"),
+}
 
 
 # ------------------------------------------------------------------ arms

@@ -639,30 +639,6 @@ def naming(path):
         raise OSError(problem.errno, problem.strerror, str(path)) from problem
 
 
-class Checkpoint:
-    """What a stopped run goes on from: a file that also says which plan it is of."""
-
-    def __init__(self, path, plan):
-        self.path, self.plan = Path(path), plan
-
-    def load(self):
-        """What was kept, {name: value}, or {}. Raises InputError for that of another plan."""
-        if not self.path.exists():
-            return {}
-        content = read(self.path, "what a run goes on from", ("plan", "state"))
-        if content["plan"] != self.plan:
-            raise InputError(
-                f"{self.path} is of other data or another plan: remove it, or name another file"
-            )
-        return content["state"]
-
-    def save(self, **state):
-        write(self.path, {"plan": self.plan, "state": state})
-
-    def remove(self):
-        self.path.unlink(missing_ok=True)
-
-
 # ------------------------------------------------------------------ for speed alone
 
 

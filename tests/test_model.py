@@ -18,7 +18,6 @@ from conftest import as_mha, ids, make_model
 import model as model_file
 from model import (
     GPT,
-    Checkpoint,
     GPTConfig,
     InputError,
     Past,
@@ -856,18 +855,6 @@ def test_what_would_not_be_read_is_not_written(tmp_path):
     plain = {"yes": True, "none": None, "list": [1, (2.5, "x")], "inside": {"a": {"b": math.inf}}}
     make_model().save(path, **plain)
     assert GPT.load(path).facts == plain
-
-
-def test_a_checkpoint_is_of_one_plan(tmp_path):
-    kept = Checkpoint(tmp_path / "run.ckpt", "plan 1")
-    assert kept.load() == {}
-    kept.save(step=3, seen=["a"])
-    assert Checkpoint(tmp_path / "run.ckpt", "plan 1").load() == {"step": 3, "seen": ["a"]}
-    with pytest.raises(InputError, match="run.ckpt is of other data or another plan: remove it"):
-        Checkpoint(tmp_path / "run.ckpt", "plan 2").load()
-    kept.remove()
-    kept.remove()
-    assert kept.load() == {}
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

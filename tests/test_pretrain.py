@@ -125,3 +125,15 @@ def test_pretraining_resumes_as_if_never_stopped(small_plan, tmp_path, monkeypat
     assert [line.split()[1] == "*" for line in table[1:]] == [False, True]
     assert [len(line.split()) for line in table[1:]] == [9, 8]  # a share, no prompt, 6 or 4 others
     assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_checkpoint_is_of_one_plan(tmp_path):
+    kept = pretrain.Checkpoint(tmp_path / "run.ckpt", "plan 1")
+    assert kept.load() == {}
+    kept.save(step=3, seen=["a"])
+    assert pretrain.Checkpoint(tmp_path / "run.ckpt", "plan 1").load() == {"step": 3, "seen": ["a"]}
+    with pytest.raises(InputError, match="run.ckpt is of other data or another plan: remove it"):
+        pretrain.Checkpoint(tmp_path / "run.ckpt", "plan 2").load()
+    kept.remove()
+    kept.remove()
+    assert kept.load() == {}

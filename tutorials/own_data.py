@@ -29,7 +29,6 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import pretrain  # noqa: F401  adds the tasks of the base to TASKS
 from huggingface import load_folder
 from pairs import (
     Row,
@@ -39,9 +38,10 @@ from pairs import (
     read_table,
     require_characters,
 )
+from pretrain import Checkpoint  # importing it also adds the tasks of the base to TASKS
 
 import softprompt
-from model import GPT, Checkpoint, InputError, Past, require_writable
+from model import GPT, InputError, Past, require_writable
 from softprompt import INITIALIZATIONS, PromptTuning, initial_embeddings
 from train import (
     BASE,

@@ -34,7 +34,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from model import GPT, Checkpoint, GPTConfig, require_writable
+from model import GPT, GPTConfig, InputError, read, require_writable, write
 from train import (
     PATTERN,
     TASKS,
@@ -399,6 +399,30 @@ def add_gradients(model, batch):
         logits = model.scored(idx, targets, before)  # (n, V)
         nats = F.cross_entropy(logits, targets[targets >= 0], reduction="none")  # (n,)
         (nats * weight[targets >= 0]).sum().backward()
+
+
+class Checkpoint:
+    """What a stopped run goes on from: a file that also says which plan it is of."""
+
+    def __init__(self, path, plan):
+        self.path, self.plan = Path(path), plan
+
+    def load(self):
+        """What was kept, {name: value}, or {}. Raises InputError for that of another plan."""
+        if not self.path.exists():
+            return {}
+        content = read(self.path, "what a run goes on from", ("plan", "state"))
+        if content["plan"] != self.plan:
+            raise InputError(
+                f"{self.path} is of other data or another plan: remove it, or name another file"
+            )
+        return content["state"]
+
+    def save(self, **state):
+        write(self.path, {"plan": self.plan, "state": state})
+
+    def remove(self):
+        self.path.unlink(missing_ok=True)
 
 
 def train_base(model, batch_at, steps, checkpoint):

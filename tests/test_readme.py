@@ -43,8 +43,7 @@ def test_one_text_before_which_stand_nothing_words_or_vectors():
 
 
 def test_noise_needs_so_many_times_the_steps_of_related_text():
-    pattern = r"needs (\w+) times the steps of related text.*?: at rate (\d+), and also each at its"
-    times, rate = said(pattern)
+    times, rate = said(r"needs (\w+) times the steps of related text.*? at rate (\d+), and also")
     needed = where(steps_needed(rows_of("initialization")), task=RULE)
 
     def steps(start, rate):

@@ -84,7 +84,7 @@ def test_length_is_chosen_by_the_budget_of_the_picture():
     [steps] = said(r"After the (\d+) steps of this picture")
     assert {row["step"] for row in rows if row["task"] != RULE} == {steps}
     assert said(r"by the steps: a rule (\d+);") == [chosen_length(rows, RULE, "prompt")]
-    again, length = said(r"After (\d+) steps, (\d+) are better for both")
+    again, length = said(r"After (\d+) steps, (\d+) are better for both kinds")
     assert again == steps
     for task in (TWO_FACTS, EIGHT_FACTS):
         assert chosen_length(rows, task, "prompt") == length

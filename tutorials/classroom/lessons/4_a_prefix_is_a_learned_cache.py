@@ -221,7 +221,7 @@ values. LoRA changes the queries and keys themselves, so it can.
 
 But our base has four layers. Leave out what the prefix takes: divide each word's weight by what is
 left for the words. Which share of this attention **among the words** is elsewhere than in the base?
- of this attention **among the words** is elsewhere than in the base? **Before you run it:** in which layers can a prefix move it?
+**Before you run it:** in which layers can a prefix move it?
 """
 
 # %%

@@ -123,6 +123,6 @@ def sees_the_future(T, stride):
 
 
 fixed_pattern_mistakes = {
-    "it is the last key of each block that all see, not the first": first_of_block,
+    "it is the last key of each piece that all see, not the first": first_of_block,
     "nobody sees the future": sees_the_future,
 }

@@ -12,8 +12,8 @@ After this class you can
 
 Needs: queries, keys and values; softmax. Keep `model.py` open beside you.
 
-**Letters.** B rows, T tokens, S keys, D numbers in a head, L layers. A **window** W is how many
-keys a query may see, itself included. A **pair** is one query with one key: one score.
+**Letters.** B rows, T tokens (queries), S keys, D numbers in a head. A **window** W is how many
+keys a query may see, itself included. One query with one key is a **pair**: one score in each head.
 
 ## 1. Attention in five lines
 
@@ -30,14 +30,13 @@ from dataclasses import replace
 from time import process_time
 from timeit import repeat
 import torch
-from torch.nn.functional import scaled_dot_product_attention as torchs
+from torch.nn.functional import scaled_dot_product_attention as torch_attention
 import plots
 from checks import exercise
-from model import GPT, attention, attention_mask, seen_in_blocks
+from model import GPT
 from shared import open_lab
-lab = open_lab()
-config = lab.model.config
-H, Hkv, D, L, W = config.n_head, config.n_kv_head, config.head_dim, config.n_layer, config.window
+config = open_lab().model.config
+H, Hkv, D, W = config.n_head, config.n_kv_head, config.head_dim, config.window
 torch.set_num_threads(1)  # one core, so that times can be compared
 torch.manual_seed(0)
 
@@ -48,33 +47,30 @@ def my_attention(q, k, v, see):  # q (B, H, T, D), k and v (B, Hkv, S, D), see (
     weights = scores.masked_fill(~see, -torch.inf).softmax(-1)  # each row sums to 1
     return (weights @ v[:, :, None]).flatten(1, 2)  # (B, H, T, D)
 
-def seen(T, window):
-    back = torch.arange(T)[:, None] - torch.arange(T)  # (T, T): how far back the key is
-    return (back >= 0) & (back < window)  # (T, T): True where query t sees key s
+def seen(queries, keys, window):  # their places in the text, (T,) and (S,)
+    back = queries[:, None] - keys  # (T, S): how far back the key is
+    return (back >= 0) & (back < window)  # (T, S): True where the query sees the key
 
 def random_heads(T):
     return [torch.randn(1, heads, T, D) for heads in (H, Hkv, Hkv)]  # q, k, v
 
 # %%
 q, k, v = random_heads(400)
-places, none_pinned = torch.arange(400)[None], torch.zeros(1)  # (B, T), (B,)
-mine = my_attention(q, k, v, seen(400, W))
-from_torch = torchs(q, k, v, seen(400, W), enable_gqa=True)
-mask = attention_mask(places, places, none_pinned, W, torch.float32)  # 0, or minus infinity
-from_model = attention(q, k, v, mask)
-print(f"apart: torch {(mine - from_torch).abs().max():.0e}, "
-      f"model.py {(mine - from_model).abs().max():.0e}")
+places = torch.arange(400)  # (T,)
+see = seen(places, places, W)  # (T, T)
+mine, theirs = my_attention(q, k, v, see), torch_attention(q, k, v, see, enable_gqa=True)
+print(f"mine and torch's are {(mine - theirs).abs().max():.0e} apart")
 
 # %% [markdown]
 r"""
-**What to notice.** The three agree up to rounding. Query heads 1 and 2 read the first key head, 3
-and 4 the second. A key answers each query by itself, and never asks which head it is from. So GQA
-is only a change of shape, and no key is copied.
+**What to notice.** The same up to rounding. Query heads 1 and 2 read the first key head, 3 and 4
+the second. *How* GQA is computed is a change of shape, and no key is copied. But a model with fewer
+key heads has other numbers: it is another model, and was trained so.
 
 ## 2. The cache
 
 While a model writes, it keeps the keys and values of all tokens so far, in each layer. This is the
-**cache**. Here it is called a `Past`.
+**cache**.
 
 ### Exercise 1. How big is the cache?
 
@@ -86,9 +82,6 @@ float32: 4 bytes.
 `config` has `n_layer`, `n_head`, `n_kv_head` and `head_dim`. One of the four plays no part.
 
 </details>
-
-**Before you run the cell behind it:** with fewer key heads, is the cache smaller, are the pairs
-fewer, or both?
 """
 
 # %%
@@ -102,23 +95,22 @@ for heads in (4, 2, 1):
     shape = replace(config, n_kv_head=heads)
     _, past = GPT(shape)(torch.zeros(1, 200, dtype=torch.long))  # not trained: only to count
     counted = sum(states.nbytes for states in past.keys + past.values)
-    print(f"Hkv = {heads}: cache {kv_cache_bytes(shape, 200):,} bytes (counted: {counted:,}), "
-          f"pairs {L * H * 200 * 200:,}")
+    print(f"Hkv = {heads}: cache {kv_cache_bytes(shape, 200):,} bytes (counted: {counted:,})")
 
 # %% [markdown]
 r"""
-**What to notice.** The cache is G times smaller than with a key head for each query head. The pairs
-are *not* fewer: each query head has scores of its own.
+**What to notice.** The cache is G times smaller than with a key head for each query head. The
+scores are *not* fewer: each query head has its own.
 
 ## 3. What a window does
 
 With a window each query sees its W nearest keys. The first `pinned` keys stay visible: so a soft
-prompt does not slide out of sight. **Before you run it:** which squares are filled in the last row?
+prompt does not slide out of sight.
 """
 
 # %%
-key = torch.arange(16)
-see = seen(16, 5) | seen(16, 16) & (key < 3)  # (T, S)
+key = torch.arange(16)  # (T,)
+see = seen(key, key, 5) | seen(key, key, 16) & (key < 3)  # (T, T)
 
 # %%
 title = "Window 5, 3 pinned: what does each token see?"
@@ -127,50 +119,50 @@ plots.mask(see, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The first three keys are seen by all. That is a place for a prompt.
-
 A token also hears of what its keys have heard, one layer below. So each layer reaches W - 1 tokens
 further back: L layers reach **L (W - 1)**. For our base, with L = 4 and W = 64, that is 252. But
 how much arrives? Let each token look at all its keys alike, in each layer. **Before you run it:**
-from which distance does most come, through four layers?
+from how many tokens back does most come, through four layers?
 """
 
 # %%
-even = seen(300, W).float()  # (T, S)
+places = torch.arange(300)  # (T,)
+even = seen(places, places, W).float()  # (T, T)
 even = even / even.sum(1, keepdim=True)  # each query looks at all its keys alike
-rows, share = [], torch.eye(300)
-for layers in range(1, L + 1):
-    share = even @ share  # (T, S), through one layer more
-    for back in range(0, 260, 21):
-        of_last = share[-1, 299 - back].item()
-        rows.append({"layers": f"layers: {layers}", "tokens back": back, "share": of_last})
+rows, heard = [], torch.eye(300)
+for layer in (1, 2, 3, 4):
+    heard = even @ heard  # (T, T), through one layer more
+    for back in range(0, 253, 18):
+        share = heard[-1, 299 - back].item()
+        rows.append({"layers": f"layers: {layer}", "tokens back": back, "share": share})
 
 # %%
 title = "How much is heard, from how far back?"
-found = f"From 252 back hardly anything arrives ({of_last:.0e})"
+found = f"Most from 126 back; from 252 hardly anything ({share:.0e})"
 plots.lines(rows, x="tokens back", y="share", by="layers", title=title)
 
 # %% [markdown]
 r"""
-**What to notice.** One layer ends after 63 tokens. Four layers reach 252. But to the farthest token
-there is one path only: in every layer through the last key. To the tokens in the middle there are
-many paths. And somebody must have taught the tokens between to hand a message on: class 6 tests it.
+**What to notice.** Four layers reach 252. Most comes from 126 back, the middle: many paths lead
+there. To the farthest token there is one path only. And somebody must have taught the tokens
+between to hand a message on: class 6 tests it.
 
 ## 4. A window must be cut, not masked
 
-A mask hides pairs, but all of them are *computed*. To save time, leave the hidden ones out. W queries in a row, a
-**block**, see at most 2 W - 1 keys together. **Before you run it:** the text becomes twice as long.
-How many times as long does it take with a mask, and with blocks?
+A mask hides pairs, but all of them are *computed*. To save time, leave the hidden ones out. A
+**block** is W queries in a row. The first of them sees W - 1 keys before the block. So a block
+needs at most 2 W - 1 keys. **Before you run it:** the text becomes twice as long. How many times as
+long does it take with a mask, and with blocks?
 """
 
 # %%
-def my_blocks(q, k, v, window):  # T is a multiple of the window
-    see, outs = seen(2 * window - 1, window)[window - 1:], []  # (W, 2 W - 1)
-    for first in range(0, q.shape[2], window):
-        keys = slice(max(0, first - window + 1), first + window)
-        k_i, v_i = k[:, :, keys], v[:, :, keys]  # (B, Hkv, at most 2 W - 1, D) each
-        q_i = q[:, :, first:first + window]  # (B, H, W, D)
-        outs.append(my_attention(q_i, k_i, v_i, see[:, -k_i.shape[2]:]))  # fewer at the start
+def my_blocks(q, k, v, window):
+    outs = []
+    for queries in torch.arange(q.shape[2]).split(window):  # places of one block, (W,)
+        first = max(0, queries[0] - window + 1)  # the farthest key that one of them sees
+        keys = torch.arange(first, queries[-1] + 1)  # at most 2 W - 1 places
+        see = seen(queries, keys, window)  # (W, at most 2 W - 1)
+        outs.append(my_attention(q[:, :, queries], k[:, :, keys], v[:, :, keys], see))
     return torch.cat(outs, 2)  # (B, H, T, D)
 
 def milliseconds(way, *given):  # of this process alone, the best of three
@@ -178,36 +170,30 @@ def milliseconds(way, *given):  # of this process alone, the best of three
 
 # %%
 rows = []
-for T in (256, 512, 1024, 1536, 2048):
-    heads = random_heads(T)
-    masked = milliseconds(my_attention, *heads, seen(T, W))
-    in_blocks = milliseconds(my_blocks, *heads, W)
+for T in (256, 512, 1024, 2048):
+    heads, places = random_heads(T), torch.arange(T)
+    see = seen(places, places, W)  # (T, T)
+    masked, in_blocks = milliseconds(my_attention, *heads, see), milliseconds(my_blocks, *heads, W)
     rows += [{"way": "mask", "tokens": T, "milliseconds": masked},
              {"way": "blocks", "tokens": T, "milliseconds": in_blocks}]
-apart = (my_blocks(*heads, W) - my_attention(*heads, seen(T, W))).abs().max()
-print(f"blocks and mask are apart by {apart:.0e}")
+apart = (my_blocks(*heads, W) - my_attention(*heads, see)).abs().max()
+print(f"blocks and mask are {apart:.0e} apart")
 
 # %%
 title = "A window: how does the time grow with the text?"
 found = f"Blocks: the same numbers, {masked / in_blocks:.0f} times as fast"
 plots.lines(rows, x="tokens", y="milliseconds", by="way", title=title)
 
-# %%
-places = torch.arange(2048)[None]  # (B, T)
-_, masks = seen_in_blocks(places, places, none_pinned, W, torch.float32)
-print(f"scores of a head in model.py: {sum(mask.numel() for mask in masks):,}, all: {2048**2:,}")
-
 # %% [markdown]
 r"""
 **What to notice.** With a mask, twice the text is about four times the time; with blocks, twice.
-model.py does the same in `seen_in_blocks`: a block is 128 queries, and reads only the keys that one
-of them sees, the pinned ones among them. This saves time, not memory: our cache keeps all keys.
+This saves time, not memory: our cache keeps all keys.
 
 ## 5. Flash: a softmax one tile at a time
 
 Softmax divides by a sum of exp(score) over all keys. exp(90) is too large for a float32, so one
-subtracts the largest score from all first. **Before you write it:** you have seen the scores 1 and 3. Now
-comes 90. What do you do with the sum so far?
+subtracts the largest score from all first. **Before you write it:** you have seen the scores 1 and
+3. Now comes 90. What do you do with the sum so far?
 
 ### Exercise 2. A running sum
 
@@ -240,30 +226,30 @@ q, k, v = 20 * torch.randn(3, 256, D, dtype=torch.double)  # (T, D) each
 out, top, total = torch.zeros(256, D), torch.full((256, 1), -torch.inf), torch.zeros(256, 1)
 for k_i, v_i in zip(k.split(64), v.split(64)):  # a tile of 64 keys
     out, top, total = absorb(out, top, total, q @ k_i.T / D**0.5, v_i)
-print(f"largest score {top.max():.0f}; apart from a softmax over all keys: "
-      f"{(out / total - torchs(q, k, v)).abs().max():.0e}")
+apart = (out / total - torch_attention(q, k, v)).abs().max()
+print(f"tiles and all keys at once are {apart:.0e} apart")
 print(f"log-sum-exp of the first query: {top[0, 0] + total[0, 0].log():.2f}, with yours "
       f"{running_lse((q[0] @ k.T / D**0.5).split(64)):.2f}")
 
 # %% [markdown]
 r"""
 **What to notice.** Nothing is approximated: the difference is rounding. And only one tile of scores
-was there at any time. This is **flash attention** (Dao et al. 2022). For the backward it keeps the
-log-sum-exp of each query, and makes the weights again.
+was there at any time. This is **flash attention** (Dao et al. 2022).
 
 **Why it is fast.** Our five lines write all scores to memory. They read and write them again for
 the mask, the softmax and the product. That takes longer than the arithmetic. A tile stays in the
-fastest memory. torch's own attention is flash. **Before you run it:** how many times as fast is it?
+fastest memory. torch's own attention is flash.
 """
 
 # %%
 def flash(q, k, v):
-    return torchs(q, k, v, is_causal=True, enable_gqa=True)
+    return torch_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 rows = []
-for T in (256, 512, 1024, 1536, 2048):
-    heads = random_heads(T)
-    lines, tiles = milliseconds(my_attention, *heads, seen(T, T)), milliseconds(flash, *heads)
+for T in (256, 512, 1024, 2048):
+    heads, places = random_heads(T), torch.arange(T)
+    see = seen(places, places, T)  # (T, T)
+    lines, tiles = milliseconds(my_attention, *heads, see), milliseconds(flash, *heads)
     rows += [{"way": "five lines", "tokens": T, "milliseconds": lines},
              {"way": "flash", "tokens": T, "milliseconds": tiles}]
 
@@ -275,8 +261,8 @@ plots.lines(rows, x="tokens", y="milliseconds", by="way", title=title)
 # %% [markdown]
 r"""
 **What to notice.** The same numbers, much sooner. (Flash also leaves out the future, but that saves
-at most a half.) Flash still computes a number of pairs that grows with the square of the text. The
-ratios are those of one machine.
+at most a half.) The pairs still grow with the square of the text. The ratios are those of one
+machine.
 """
 
 # %% [markdown]
@@ -307,6 +293,7 @@ exact. **Before you run it:** worker 1 has the first tokens of the text. Whose k
 # %%
 q, k, v = torch.randn(3, 512, D)  # (T, D) each
 R, n = 4, 512 // 4
+see = torch.ones(n, n).tril().bool()  # (n, n): no key in the future
 outs, pairs = [], torch.zeros(R, R)  # pairs (worker, step), in shares of a square
 for worker in range(R):  # one after another here; on R machines all at once
     state = torch.zeros(n, D), torch.full((n, 1), -torch.inf), torch.zeros(n, 1)
@@ -314,12 +301,12 @@ for worker in range(R):  # one after another here; on R machines all at once
         source = (worker - step) % R  # whose keys and values are here now
         scores = q.split(n)[worker] @ k.split(n)[source].T / D**0.5  # (n, n)
         if source == worker:
-            scores = scores.masked_fill(~seen(n, n), -torch.inf)
+            scores = scores.masked_fill(~see, -torch.inf)
         if source <= worker:  # else the keys are in the future
             state = absorb(*state, scores, v.split(n)[source])
             pairs[worker, step] = scores.isfinite().float().mean()
     outs.append(state[0] / state[2])
-apart = (torch.cat(outs) - torchs(q, k, v, is_causal=True)).abs().max()
+apart = (torch.cat(outs) - torch_attention(q, k, v, is_causal=True)).abs().max()
 print(f"apart from all keys on one machine: {apart:.0e}")
 
 # %%
@@ -367,12 +354,12 @@ r"""
 ### Exercise 4. The fixed pattern
 
 Child et al. (2019) reach everybody with few pairs. In their *fixed* pattern the text is cut into
-blocks of `stride` tokens. A query sees the keys of its own block, and the last key of each block
+pieces of `stride` tokens. A query sees the keys of its own piece, and the last key of each piece
 before it. Nobody sees the future. Write it.
 
 <details><summary>Hint</summary>
 
-With `t = torch.arange(T)[:, None]` and `s = torch.arange(T)`, `s // stride` is the block of a key
+With `t = torch.arange(T)[:, None]` and `s = torch.arange(T)`, `s // stride` is the piece of a key
 and `s % stride` its place there. Comparisons of `t` and `s` give (T, T).
 
 </details>
@@ -385,18 +372,13 @@ def fixed_pattern(T, stride):
     raise NotImplementedError
 
 # %%
-see = fixed_pattern(18, 6)
-heard = see.float() @ see.float() > 0  # (T, T): through two layers
-
-# %%
+see = fixed_pattern(18, 6)  # (T, T)
 title = "The fixed pattern: what does each token see?"
-found = f"{see.sum()} of 171 pairs; in two layers it reaches {heard[-1].sum()} of 18"
+found = f"The fixed pattern: {see.sum()} of 171 pairs; one key speaks for its piece"
 plots.mask(see, title)
 
 # %% [markdown]
 r"""
-**What to notice.** The price: one key of each block must speak for the whole block.
-
 ## Sources
 
 - Ainslie et al. 2023, arXiv 2305.13245 (grouped queries)

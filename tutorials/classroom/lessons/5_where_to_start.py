@@ -23,7 +23,7 @@ The embedding table has a row of C numbers for each of V tokens. A prompt can st
 - **sampled tokens**: P rows of the table, drawn at random;
 - a **matched Gaussian**: random numbers with the mean and standard deviation of each column;
 - **noise, N(0, 1)**: random numbers of mean 0 and standard deviation 1, whatever the table looks
-  like. PEFT, the library that many people use, takes noise if one says nothing.
+  like. The library PEFT takes noise if one says nothing.
 """
 
 # %%
@@ -88,16 +88,14 @@ for first in where(rows, step=0):
     print(f"{first['start']:8s} rate {first['rate']:5g}: {steps_to(own, THRESHOLD)} steps")
 
 # %%
-title = "Does one start win at both learning rates?"
+title = "Does one start win at both learning rates, 1/4 and 16?"
 found = "At rate 1/4 related text wins, and noise never learns; at rate 16 noise is first"
-for row in rows:
-    row["at"] = f"rate {row['rate']:g}"
 shown = [row for row in rows if row["step"] % 3 == 0]
-plots.lines(shown, x="step", y="loss", by="start", panel="at", title=title)
+plots.lines(shown, x="step", y="loss", by="start", panel="rate", title=title)
 
 # %% [markdown]
 r"""
-**What to notice.** No start wins at both rates. Two seeds are only a first look.
+**What to notice.** No start wins at both rates.
 
 The main job, `python train.py`, ran all starts at five rates. It also ran two **facts**: the base
 practised "the first letter of the first word", but now R and C have changed places. Nobody but the
@@ -109,13 +107,12 @@ the start matter more for the rule or for the facts?
 ![Steps until a prompt has learned a rule and two facts](figures/initialization.png)
 
 Noise is the one start whose line falls and falls. For the rule, the starts lie far apart. For the
-facts, each start at its best rate needs some 50 to 70 steps, and the seeds overlap.
+facts, all are nearly alike if each has its best rate: some 50 to 70 steps.
 
 </details>
 
-So "how many times faster is text?" has no answer without a rate. A fair answer gives each start its
-own best rate. But the best of five tries is partly luck. So the rate is **chosen on other seeds**
-than those that race: half of the seeds choose, the other half race.
+A fair race gives each start its own best rate. But the best of five tries is partly luck. So half
+of the seeds choose the rate, and the **other** half race.
 
 **Exercise 2.** Write this fair choice.
 
@@ -138,13 +135,13 @@ def fair_steps(choose, race):
 
 # %%
 starts = read_rows(table("starts"))  # made by tutorials/experiments/starts.py
-needed, fair = steps_needed(where(starts, part="race")), {}
+needed = steps_needed(where(starts, part="race"))
 for start in STARTS:
     own = where(needed, start=start)
     choose = [row for row in own if row["seed"] % 2 == 0]
     race = [row for row in own if row["seed"] % 2 == 1]
-    fair[start] = fair_steps(choose, race)
-    print(f"{STARTS[start].label:22s} rate {fair[start][0]:6g}: {fair[start][1]:2g} steps")
+    rate, steps = fair_steps(choose, race)
+    print(f"{STARTS[start].label:22s} rate {rate:6g}: {steps:2g} steps")
 
 # %% [markdown]
 r"""
@@ -153,11 +150,10 @@ sampled tokens. But it wants a far higher rate than related text. Why?
 
 ## 3. Why noise wants a high rate
 
-AdamW divides each gradient by its usual size. So a step moves each number by about the rate,
-however small the gradient is. And each layer divides a vector by its own size before it reads it
-(RMSNorm). So what the model sees of a step is how far it **turns** the vector. **Before you run
-it:** at rate 1 a step is about as long as a token's vector. By how many degrees does it turn a
-token, and by how many noise?
+AdamW divides each gradient by its usual size. So a step moves each number by about the rate. And
+each layer divides a vector by its own size before it reads it (RMSNorm). So what the model sees of
+a step is how far it **turns** the vector. **Before you run it:** at rate 1 a step is about as long
+as a token's vector. By how many degrees does it turn a token, and by how many noise?
 """
 
 # %%
@@ -174,6 +170,8 @@ for name, length in lengths.items():
 r"""
 **What to notice.** Noise is 16 times as long, so it needs 16 times the rate for the same turn.
 
+Users of PEFT report that noise "doesn't learn". The cause is [the rate](README.md#learning-rates).
+
 ## 4. Why related text is fast
 
 How far is it from a start to a prompt that works? We train in very small steps: 1/64 of the size of
@@ -185,29 +183,25 @@ the longest?
 # %%
 title = "How far is it from each start to a prompt that works?"
 moved = where(starts, part="distance")
-turn = averages_of(moved, "start", "turn", median)
-found = f"It is {turn['related']:.0f} degrees from related text, {turn['normal']:.0f} from noise"
+found = "A few degrees from related text, some 20 to 30 from the others"
 plots.dots(moved, x="start", y="turn", title=title)
 pyplot.xlim(0)
 pyplot.xlabel("degrees that the vectors have turned when the rule is learned")
 
 # %% [markdown]
 r"""
-**What to notice.** A prompt that works lies next door to related text. From anything else it is
-much further, and noise is no worse a start than tokens. That explains two things. Related text is
-fast, and wants small steps: at rate 16 it jumps over the prompt that it looks for. And noise wants
-16 times the rate of tokens, since the same turn is 16 times the way. It does not explain all: text
-of another task has the longest way, and is not the slowest.
-
-Users of PEFT report that noise "doesn't learn". At the rates that libraries usually take this is
-true. The cause is the rate, not the noise ([the table](README.md#learning-rates)).
+**What to notice.** A prompt that works lies next door to related text. Why? When the base
+practised, its instructions were words, and the words of our rule were among them. So related text
+is fast, and wants small steps: large ones jump over the prompt that it looks for. From all other
+starts the way is long, and noise is no further away than tokens. (The way is not all: text of
+another task has the longest, and is not the slowest.)
 
 ## 5. Head start or pace?
 
-A start can be first for two reasons. A **head start**: its loss is lower before any training. Or
-**pace**: it needs few steps, wherever its loss begins. **Before you run it:** does related text
-begin with the lowest loss on all three tasks? *Library* (which library is a sentence from?) is a
-task that the base practised.
+A start can be first for two reasons. A **head start**: its loss is low before any training. Or
+**pace**: its loss begins high, and falls fast. *Library* (which library is a sentence from?) is a
+task that the base practised. **Before you run it:** does related text begin with the lowest loss on
+all three tasks?
 """
 
 # %%
@@ -217,26 +211,15 @@ for task in ("library", "swap-1", RULE):  # swap-1: the two facts
         [row] = measure(lab, [arm], 0, "valid", 64)
         print(f"{task:18s} {STARTS[start].label:15s} loss at step 0: {row['loss']:.1f} nats")
 
-# %%
-title = "Does a low loss before training promise few steps?"
-found = "For the rule, related text begins with the highest loss, and is first"
-points = []
-for row in where(starts, part="race", step=0):
-    points.append({**row, "what": "loss before training, in nats", "number": row["loss"]})
-for row in needed:
-    points.append({**row, "what": "steps until the rule is learned", "number": row["steps"]})
-points = [row for row in points if row["rate"] == fair[row["start"]][0]]
-plots.dots(points, x="start", y="number", panel="what", title=title)
-
 # %% [markdown]
 r"""
 **What to notice.** Three tasks, three answers.
 
 - *Library*: related text is below the threshold before any training. A head start, and nothing is
   left to learn.
-- The facts: related text begins 3 nats lower, since its words are right but for R and C. It is a
-  head start, but not pace: what remains to be learned stands in no words.
-- The rule: related text begins highest and is first. It is pace.
+- The facts: related text begins 3 nats lower, since its words are right but for R and C. A head
+  start in loss, which saves few steps: the two facts stand in no words.
+- The rule: related text begins highest, and was first in our race. That is pace.
 
 The loss says how wrong the answers are now. It does not say how far away the right ones are.
 
@@ -245,12 +228,12 @@ The loss says how wrong the answers are now. It does not say how far away the ri
 A fair race has a threshold fixed before, several seeds, and for each start a rate that other seeds
 have chosen.
 
-A rule is near its words: there related text is fast, because it has the shortest way. Facts are
-near nothing: there all starts are nearly alike. Noise is as good as tokens, but 16 times as long,
-and wants 16 times the rate. A low loss at step 0 is a head start. It does not promise pace.
+A rule is near its words: there related text has the shortest way, and is fast. Facts stand in no
+words: there all starts need nearly as many steps, each at its best rate. Noise is as good as
+tokens, but wants 16 times the rate. A low loss at step 0 does not promise few steps.
 
-Which rate should you try first? Here 1 for a rule, 4 for facts, and from noise 16. Then try one
-four times as low and one four times as high, on validation sentences.
+Which rate first? Here 1 for a rule, 4 for facts, and from noise 16 for both. Then try one four
+times as low and one four times as high, on validation sentences.
 """
 
 # %% [markdown]
@@ -268,8 +251,7 @@ rows = where(starts, part="neighbour", task="swap-4", split="valid")
 looks = {"swap-1": plots.Look("has two of the facts", "#332288"),
          "first-letter-first": plots.Look("has the rule alone", "#999933"),
          "vocab": STARTS["vocab"]}
-end = averages_of(where(rows, step=120), "start", "accuracy", median)
-found = f"One with facts is: {end['swap-1']:.2f}, from sampled tokens {end['vocab']:.2f}"
+found = "One that has facts is; one that has the rule alone helps little"
 plots.lines(rows, x="step", y="accuracy", by="start", title=title, looks=looks)
 
 # %% [markdown]

@@ -2,7 +2,7 @@
 r"""
 # A prompt is a matrix
 
-An instruction in words, a **hard prompt**, is a matrix of numbers for the model. A **soft prompt**
+For the model an instruction in words, a **hard prompt**, is a matrix of numbers. A **soft prompt**
 is such a matrix whose numbers were learned.
 
 After this class you can
@@ -34,7 +34,6 @@ from matplotlib import pyplot
 from shared import open_lab
 import plots
 from checks import exercise
-from model import read
 from softprompt import PromptTuning, load, save
 from train import TASKS, Arm, Lab, answer_to, arm_of_tokens, collate, draw_rows, fit
 from train import load_base, measure, untrained, where
@@ -85,11 +84,8 @@ def vectors_before_text(model, vectors, idx):
 r"""
 ## 2. Once for all texts
 
-In your function each text has its own copy of the vectors. Is that necessary? The base is
-**causal**: a token sees itself and what stands before it, never what comes later.
-
-**Before you run it:** draw the picture on paper, for 3 vectors and 4 tokens of text. Does any
-vector see the text?
+Your function copies the vectors for each text. Is that necessary? The base is **causal**: a token
+sees itself and what stands before it, never what comes later.
 """
 
 # %%
@@ -101,20 +97,20 @@ plots.mask(seen, title, names, names)
 
 # %% [markdown]
 r"""
-**What to notice.** The rows of the vectors have no square in the columns of the text. So what the
-model computes there cannot depend on the text. It can be computed once.
+**What to notice.** No vector sees the text. So what the model computes there is the same for every
+text. Once is enough.
 
-What a later token reads of an earlier one are two vectors in each layer: its **key** and its
-**value**. All keys and values together are the **past** that the model returns. Any text can be put
-behind a past: `model(idx, past)`.
+A later token reads two things of an earlier one in each layer: its **key** and its **value**. All
+keys and values together are the **past** that the model returns. Any text can be put behind a past:
+`model(idx, past)`.
 
-**Before you run it:** 16 sentences stand behind the ids of the instruction, behind your vectors, or
+**Before you run it:** 16 sentences stand behind the instruction's ids, behind your vectors, or
 behind one past, which the vectors made alone. By how much will the logits differ?
 """
 
 # %%
 NEW = "first-letter-last"  # the task of this class: see below
-questions = [question for question, _ in lab.rows(NEW, "test") if len(question) == 20]
+questions = [question for question, _ in lab.rows(NEW, "test") if len(question) == 20]  # one length
 idx = torch.tensor(questions[:16])  # (B, T)
 words = torch.tensor([ids] * 16)  # (B, P)
 by_ids, _ = model(torch.cat((words, idx), 1))  # (B, P + T, V)
@@ -130,21 +126,20 @@ for name, logits in ways.items():
 
 # %% [markdown]
 r"""
-**What to notice.** One past, computed once and shared by 16 sentences, gives the logits of the
-words. (Sums in another order may change the fifth digit.) Sharing is exact. The last line is there
-to show what a difference looks like.
+**What to notice.** Sharing is exact: one past for 16 sentences gives the logits of the words. (Sums
+in another order may change the fifth digit.) The last line shows what a difference looks like.
 
 ## 3. A new task
 
-A **task** is what we ask of a sentence. This one is *first-letter-last*: say the first letter of
-the last word. The base never practised it. It practised first letters of other words, and other
-things about last words. An answer is right if the base writes exactly it. The share of right
-answers is the **accuracy**.
-
-**Before you run it:** four hard prompts mean the same. Will they be equally good?
+This **task** is *first-letter-last*: say the first letter of the last word. The base never
+practised it. It practised first letters of other words, and other things about last words. A row is
+a sentence, an arrow and the answer. The share of answers that are exactly right is the
+**accuracy**. Four hard prompts mean the same.
 """
 
 # %%
+question, answer = lab.rows(NEW, "train")[0]
+print("a row:", tok.decode(question + answer).strip())
 texts = TASKS[NEW].hard_prompts
 arms = [arm_of_tokens(lab, NEW, tok.encode(text)) for text in texts]
 for text, row in zip(texts, measure(lab, arms, 0, "test", 240)):
@@ -155,17 +150,16 @@ print(baselines)
 
 # %% [markdown]
 r"""
-**What to notice.** It is luck with words. A **baseline** is the simplest thing that could work:
-`none` is no prompt at all, `always` gives the commonest letter every time, and `wording` is the
-best hard prompt. That one was chosen with *other* sentences, so that the test has no say in it.
+**What to notice.** It is luck with words. A **baseline** is the simplest thing
+that could work: `none` is no prompt, `always` says the commonest letter every time, `wording` is
+the hard prompt that was best on *other* sentences.
 
 ## 4. Your step
 
-Nothing in the model asks that vectors are rows of the table. So let them move. Learned vectors in
-the place of tokens are called **virtual tokens**, and this method is **prompt tuning** (Lester et
-al. 2021). The project's class for it is short. `PromptTuning(vectors)` keeps a copy of the vectors
-as `embeddings`, which may be trained. `.past(model)` runs them through the base once, as you did in
-section 2.
+The vectors need not be rows of the table. So let them move. Learned vectors in the place of tokens
+are **virtual tokens**, and this method is **prompt tuning** (Lester et al. 2021).
+`PromptTuning(vectors)` keeps a copy of the vectors as `embeddings`, which may be trained.
+`.past(model)` runs them through the base once, as in section 2.
 
 A step takes 16 sentences with their answers. The **loss** is minus the logarithm of the probability
 of the right token. Its gradient goes back through the frozen base into the vectors. Only they move.
@@ -201,32 +195,35 @@ for step in range(61):
     if step % 5 == 0:  # a look: how good are they now?
         arm = Arm(PromptTuning(learned), NEW, 0, columns={"by": "your vectors"})
         curve += measure(lab, [arm], step, "test", 240)
+    if step == 60:
+        break
     examples = draw_rows(lab.rows(NEW, "train"), 0, step, 16)  # 16 at random; 0 is the seed
     idx, targets = collate(examples, "cpu")  # (B, T) each
     learned = one_prompt_step(model, learned, idx, targets, 0.1)  # (P, C)
 
 # %%
 title = "When do your vectors beat the best words?"
-best, yours = baselines["wording"], curve[-1]["accuracy"]
-found = f"Accuracy {best:.2f} with the best words, {yours:.2f} after 60 of your steps"
+found = (
+    f"Accuracy {baselines['wording']:.2f} with the best words, "
+    f"{curve[-1]['accuracy']:.2f} after 60 of your steps"
+)
 plots.lines(curve, "step", "accuracy", "by", title, levels=baselines)
 
 # %% [markdown]
 r"""
-**What to notice.** The same instruction, moved a little, does the task. But be fair: the vectors
-have seen 960 sentences with answers, the hard prompts none. And this is one run. Is it luck?
+**What to notice.** The same instruction, moved a little, does the task. But
+the vectors have seen 960 sentences with answers, the hard prompts none. And this is one run. Is it
+luck?
 
 ## 5. Only then `fit`
 
 The project's `fit` is your loop for many prompts at once. Each of them is an **arm**: its vectors,
-its learning rate, and its **seed**, which decides what sentences it draws. All arms are rows of one
-batch over one base, and none touches another. Its step is a better one than yours: *AdamW* (see the
-homework).
-
-**Before you run it:** five arms start from the instruction. How far apart will they end?
+its learning rate, and its **seed**, which decides what sentences it draws. All arms train in one
+batch over one base, and none touches another. Five arms start from the instruction.
 """
 
 # %%
+# This rate is a distance, in units of the table's spread. Yours, 0.1, multiplied a gradient.
 arms = [Arm(PromptTuning(instruction), NEW, rate=1.5, seed=seed) for seed in range(5)]
 for step in fit(model, arms, {NEW: lab.rows(NEW, "train")}, 60, 16):
     pass  # it stops before each step, so that one can look
@@ -234,7 +231,7 @@ print([row["accuracy"] for row in measure(lab, arms, 60, "test", 240)])
 
 # %% [markdown]
 r"""
-**What to notice.** It is not luck: five seeds agree.
+**What to notice.** No: five seeds agree.
 
 ## 6. Count and keep
 
@@ -250,7 +247,6 @@ shapes = {  # numbers in the model, and C
     "SmolLM2 135M": (134_515_008, 576),
     "GPT-2 XL 1.6B": (1_557_611_200, 1600),
     "Llama 7B": (6_738_415_616, 4096),
-    "T5-XXL 11B": (11_135_332_352, 4096),
     "Llama 2 70B": (68_976_648_192, 8192),
 }
 
@@ -258,21 +254,18 @@ shapes = {  # numbers in the model, and C
 title = 'When is "0.001 %" true?'
 found = '"0.001 %" is true of 16 vectors from 7 billion numbers on'
 pyplot.figure(figsize=(9, 3.4))
-for length in (1, 16, 100):
-    percents = [100 * length * width / size for size, width in shapes.values()]
-    pyplot.semilogx(percents, list(shapes), "o", label=f"P = {length}")
+percents = [100 * 16 * width / size for size, width in shapes.values()]
+pyplot.semilogx(percents, list(shapes), "o")
 pyplot.axvline(0.001, color="0.5", ls="--", zorder=0)
-pyplot.xlabel("percent of the model's numbers (dashed: 0.001 %)")
-pyplot.legend()
+pyplot.xlabel("16 vectors in percent of the model's numbers (dashed: 0.001 %)")
 pyplot.title(title, loc="left", weight="bold");
 
 # %% [markdown]
 r"""
-**What to notice.** Our prompt is 0.2 % of our base. The percentage falls with size: a vector grows
+**What to notice.** 16 vectors are 0.2 % of our base. The percentage falls with size: a vector grows
 with the width C of a model, the model with its depth and the square of its width.
 
-**Before you run it:** the last cell saves your prompt, and loads it for a fresh base. What must the
-file store? How large is it?
+The last cell saves your prompt, and loads it for a fresh base.
 """
 
 # %%
@@ -280,25 +273,23 @@ fresh = Lab(*load_base(device="cpu"), lab.data)  # the base again, as it is on d
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "first-letter-last.pt"
     save(PromptTuning(learned), path, model, task=NEW)
-    print(f"{path.stat().st_size:,} bytes:", list(read(path, "a soft prompt", [])))
-    again = load(path, fresh.model)  # refused where the base is another
-text = "Return the adjacency matrix of a graph."
-print("without a prompt:", answer_to(fresh, text, arm_of_tokens(lab, NEW, []).soft))
-print("with yours:      ", answer_to(fresh, text, again))
+    print(f"{path.stat().st_size:,} bytes")
+    again = load(path, fresh.model)  # refused if the base is another
+print(answer_to(fresh, "Return the adjacency matrix of a graph.", again))
 
 # %% [markdown]
 r"""
-**What to notice.** The file stores the vectors, their kind, a few facts such as the task, and the
-base's **fingerprint**, a code made of all its numbers. The base itself is not in it. The vectors
-mean something for this one base only. That the file was loaded shows that training changed nothing
-in the base.
+**What to notice.** The file stores the vectors, their kind, a few facts such
+as the task, and the base's **fingerprint**, a code made of all its numbers. The base itself is not
+in it. `save` took the fingerprint of the base behind which you trained; `load` compared it with
+that of the fresh base. They are equal: so training changed nothing in the base.
 
 ## Summary
 
-For the model, an instruction is a matrix of P rows. It stands first and the model is causal: so it
-goes through once, and all texts share its past. That is exact. Let its numbers move, and your own
-step learns a task at which our hard prompts are poor. A file holds P C numbers and the base's
-fingerprint. Our prompt is 0.2 % of our base; 16 vectors are 0.001 % from 7 billion numbers on.
+An instruction is a matrix of P rows. It stands first and the model is causal: so it goes through
+once, and all texts share its past. That is exact. Let its numbers move, and your own step learns a
+task at which our hard prompts are poor. A file holds P C numbers and the base's fingerprint. 16
+vectors are 0.2 % of our base, and 0.001 % from 7 billion numbers on.
 """
 
 # %% [markdown]
@@ -338,7 +329,7 @@ gradient by its usual size (what this makes of a learning rate stands in [README
 and then falls.
 
 **Before you run it:** will these vectors be those of `fit`, in which four other arms trained beside
-them? Then change the cell: multiply the loss by 1,000. What happens, and why?
+them? Then multiply the loss by 1,000 in the cell. Will the vectors still do the task?
 """
 
 # %%
@@ -358,7 +349,10 @@ print(f"largest difference to the vectors of fit {difference:.1e}; they moved by
 
 # %% [markdown]
 r"""
-**What to notice.** The vectors are those of `fit`, up to rounding: arms do not touch each other.
+**What to notice.** The vectors are those of `fit`, up to rounding: arms do not
+touch each other. With 1,000 times the loss they do the task just as well. AdamW divides by the
+size. But now each gradient is clipped, so the late ones count as much as the first, and the vectors
+move farther.
 
 ## Sources
 

@@ -15,13 +15,13 @@ vectors in the place of tokens), C = 128 numbers in a vector, V = 2,048 tokens i
 
 ## 1. As words?
 
-How do people read a vector? By its **nearest token**: the one whose row in the embedding table has
-the largest **cosine** with it. A cosine is 1 where two vectors point the same way.
+People read a vector by its **nearest token**: the one whose row in the embedding table has the
+largest **cosine** with it. A cosine is 1 where two vectors point the same way.
 
-We make a test for this. The **base**, our language model, is frozen and knows the instruction "What
-is the last letter of the second word?". We start a prompt at the vectors of these words. Then we
-teach it another task in small steps: *first-letter-last*, the first letter of the *last* word.
-"Set the vertices of the polygon." asks for "e" before, and for "p" afterwards.
+We test this. The **base**, our frozen language model, knows the instruction "What is the last
+letter of the second word?". A prompt starts at the vectors of these words. Then we teach it another
+task in small steps: *first-letter-last*, the first letter of the *last* word. For "Set the vertices
+of the polygon." the answer is "e" before, and "p" afterwards.
 """
 
 # %%
@@ -65,8 +65,8 @@ cosines, (P, V). `argmax(1)` is the column of the largest in each row.
 
 </details>
 
-**Before you run it:** will these tokens still say the old task, or the new one, or nothing? Then
-they take the place of the vectors. What is left of the accuracy?
+**Before you run it:** will these tokens say the old task, or the new one, or nothing? Put in the
+place of the vectors, which task will they do?
 """
 
 # %%
@@ -84,23 +84,20 @@ for task in (NEW, OLD):
     print(f"these words on {task}: accuracy {row['accuracy']:.2f}")
 
 start = arm_of_tokens(lab, OLD, ids).soft
-turned = F.cosine_similarity(tuned, start.embeddings)  # (P,)
-to_next = nearest_tokens(start, model, 2).cosines[:, 1]  # (P,): nearest of all is the token itself
-for what, cosines in {"a vector has turned by": turned, "the next token is at": to_next}.items():
-    print(f"{what} {cosines.acos().rad2deg().mean():.0f} degrees (mean)")
+turned = F.cosine_similarity(tuned, start.embeddings).acos().rad2deg().mean()
+next_best = nearest_tokens(start, model, 2).cosines[:, 1]  # (P,); in column 0 the token itself
+away = next_best.acos().rad2deg().mean()
+print(f"a vector has turned by {turned:.0f} degrees; the next token is {away:.0f} degrees away")
 
 # %% [markdown]
 r"""
-**What to notice.** The prompt reads as one instruction and does another. Read it, and you are
-certain, and wrong. Snap it, and what was learned is gone: snapping throws away just the part that
-training added. Why is this possible? Tokens lie far apart. A vector may turn a long way, and the token
-where it started is still its nearest. In the room between the tokens other tasks find their place.
+**What to notice.** The prompt reads as one instruction and does another. Here
+snapping throws away all that training added. Why is this possible? Tokens lie far apart. A vector
+may turn a long way, and the token where it started is still its nearest.
 
-Is it this one prompt? `experiments/reading.py` did the same from four texts, in smaller steps. It
-did so three times each, with other training sentences: three **seeds**. We read its table.
-
-**Before you run it:** one of the texts is about a night train and asks for nothing. Can it become
-a prompt for the new task too?
+Is it this one prompt? `experiments/reading.py` did the same from four texts, in smaller steps,
+three times each with other training sentences: three **seeds**. One text is about a night train and
+asks for nothing.
 """
 
 # %%
@@ -110,16 +107,16 @@ for row in where(rows, by="vectors", seed=0):
 
 # %%
 shown = [row for row in rows if row["by"] in ("vectors", "tokens")]
-least = min(row["accuracy"] for row in where(rows, by="vectors"))
 title = "Who does the new task: the vectors, or the tokens that they read as?"
-found = f"All vectors do the new task (at least {least:.2f}); the tokens they read as do not"
+found = "All vectors do the new task; the tokens that they read as fail, most of them wholly"
 plots.dots(shown, "words", "accuracy", title, panel="by")
 
 # %% [markdown]
 r"""
-**What to notice.** Near any text there is a prompt for the new task. Khashabi et al. (2021) found
-this on large models, and called it *prompt waywardness*. Sometimes a word of the task appears,
-here ` last`. So nearest tokens may show the topic. They are not the prompt, and they prove nothing.
+**What to notice.** Near each of these four texts there is a prompt for the new
+task. Khashabi et al. (2021) found this on large models: *prompt waywardness*. In three of them
+training put the word ` last`. It belongs to the task, and helps the night train to 0.33. So nearest
+tokens may show the topic. They do not do what the vectors do.
 
 ## 2. By taking a vector away
 
@@ -127,8 +124,6 @@ So we ask in another way: what is lost without it? Take a task with facts in it.
 the first letter of the first word, but R and C have changed places: for "Return ..." say C, for
 "Compute ..." say R. The base practised first letters. It knows all but these two facts. We train
 16 vectors.
-
-**Before you run it:** can a hard prompt tell the base to swap two letters?
 """
 
 # %%
@@ -157,21 +152,19 @@ In which vector does "say C for R" stand?
 
 ### Exercise 2: hide a vector from the text
 
-A `Past` has `keys`, `values`, `positions` (B, P) and `pinned`. Return a past that is the same but
-for one position, so that no text behind it sees virtual token `vector`. Two numbers come to mind:
+A `Past` has `keys`, `values`, `positions` (B, P) and `pinned`: one column for each vector. The text
+behind it gets the next positions. Its first token gets `past.length`, which is the number of
+columns that are not empty. Return a past that is the same but for one position, so that no text
+sees virtual token `vector`. Choose the number that changes nothing else:
 
-- `-1` means an empty slot. Nobody sees it.
-- `2**20` is far in the future. Nobody sees that either: a text sees only what is not later than
-  itself.
-
-Choose the one that changes nothing else. A text goes on at position `past.length`, the number of
-slots that are not empty.
+- `-1` means an empty column. Nobody sees it.
+- `2**20` is far in the future. Nobody sees that either: a text sees only what is not later.
 
 <details><summary>Hint</summary>
 
-If `past.length` gets smaller, the text moves, and everything is at another distance. Change a
-`clone()` of `past.positions`. Virtual tokens are counted from 1, columns from 0. Then build
-`Past(past.keys, past.values, positions, past.pinned)`.
+With an empty column more, `past.length` is smaller: the text moves, and all distances change.
+Change a `clone()` of `past.positions`. Virtual tokens are counted from 1, columns from 0. Then
+build `Past(past.keys, past.values, positions, past.pinned)`.
 
 </details>
 
@@ -193,9 +186,8 @@ for kind in kinds:
     grid.append([whole - accuracy(without_vector(past, v), kind) for v in range(1, 17)])
 
 # %%
-most = 1 + grid[0].index(max(grid[0]))
 title = "Which letters lose accuracy without this vector?"
-found = f"Without vector {most} the letter R loses {max(grid[0]):.2f}, the others nearly nothing"
+found = "Some vectors hold R alone, others C alone, and many nothing that is missed"
 plots.squares(grid, ["begins with R", "begins with C", "other letters"], range(1, 17), title)
 pyplot.xlabel("the vector that is hidden");
 
@@ -207,8 +199,9 @@ vector holds as well.
 
 ## 3. Ten prompts
 
-This was one seed, and the clearest one. `experiments/vectors.py` trained ten, and hid each vector
-of each. Now a row of the picture is a prompt. A number says how much *more* R loses than any other letter.
+This was seed 3, the clearest one. `experiments/vectors.py` trained ten prompts, and hid each vector
+of each. Now a row of the picture is a prompt. A number says how much *more* R loses than any other
+letter.
 
 **Before you run it:** in how many prompts will one vector hold R for itself? Always the same one?
 """
@@ -218,26 +211,23 @@ rows = lost_rows(read_rows(table("vectors")))  # column `lost`: what is lost wit
 grid = [lost_alone(where(rows, seed=seed), "R") for seed in range(10)]
 
 # %%
-clear = sum(max(row) > 0.8 for row in grid)
 title = "Without which vector is R lost, and nothing else?"
-found = f"In {clear} of 10 prompts R alone loses more than 0.8; which vector holds it is chance"
-plots.squares(grid, [f"prompt {n}" for n in range(1, 11)], range(1, 17), title)
+found = "In nearly all prompts some vector holds R for itself; which one is chance"
+plots.squares(grid, [f"seed {seed}" for seed in range(10)], range(1, 17), title)
 pyplot.xlabel("the vector that is hidden");
 
 # %% [markdown]
 r"""
-**What to notice.** That one vector holds one fact is the rule here, with exceptions. *Which* vector
-it is, is chance. In half of the prompts two are needed together: R is lost without either. (For C,
-change the letter in the cell.)
+**What to notice.** Often one vector holds one fact. *Which* vector is chance.
+In half of the prompts two vectors are needed: hide one of the two, and R is lost.
 
 ## 4. Who looks at it?
 
 A token reads a vector by **attention**: it shares out 1 among all that it sees. One could look at
-these shares in place of hiding anything. The answer begins behind an arrow, since the base reads
-`sentence -> answer`. So we look at the arrow in the last layer, in the prompt of section 2.
+these shares in place of hiding anything. The base reads `sentence -> answer`, so the answer is
+decided at the arrow. We take its shares in the last layer, for the prompt of section 2.
 
-**Before you run it:** will the arrow look at the vectors that hold R when the sentence begins
-with R? And with C?
+**Before you run it:** will the arrow look most at the vectors that are needed? For R and for C?
 """
 
 # %%
@@ -255,29 +245,18 @@ axes[1].set_xticks(places)
 axes[1].set_xlabel("vector")
 figure.suptitle(title, x=0.01, ha="left", weight="bold");
 
-# %%
-for letter in "RC":
-    same = {"from_arrow": 0, "from_word": 0}  # from_word: from the first word, a layer earlier
-    for seed in range(10):
-        own = where(rows, seed=seed, letter=letter)
-        needed = max(own, key=lambda row: row["lost"])
-        for place in same:
-            same[place] += needed == max(own, key=lambda row: row[place])
-    print(f"{letter}: in how many of 10 prompts most looked at is most needed: {same}")
-
 # %% [markdown]
 r"""
-**What to notice.** For R the arrow points at the right vectors. For C it misses what is needed
-most: in most prompts, the first word of the sentence looks at that, a layer earlier. One must know
-where to look. So attention shows where to search. Taking away is the test.
+**What to notice.** For R the arrow looks most at what is needed most. For C it
+misses it. (In the ten prompts: right in 8 for R, in none for C.) So attention shows where to
+search. Taking away is the test.
 
 ## Summary
 
-The tokens nearest to learned vectors may read as one instruction while the vectors do another: there
-is room between tokens. What a vector holds is found by hiding it and asking again. Nothing else may
-change, so its position goes into the future. Here one vector often holds one fact, another carries
-the task, and many hold nothing that is missed. Attention is a hint, not a proof. All of this is one
-small base.
+The tokens nearest to learned vectors may read as one instruction while the vectors do another:
+there is room between tokens. What a vector holds is found by hiding it and asking again. Nothing
+else may change, so its position goes into the future. Here one vector often holds one fact.
+Attention is a hint, not a proof. All of this is one small base.
 """
 
 # %% [markdown]
@@ -335,11 +314,10 @@ def same_mistakes(first, second, truth):
 rows = lab.rows(NEW, "test", 240)
 asked, truth = [question for question, _ in rows], [answer[:-1] for _, answer in rows]
 said = []
-for arm in arms[:3]:
+for arm in arms[:2]:
     with torch.no_grad():
         said.append(model.generate(asked, 4, arm.soft.past(model), stop=tok.end))
-for other in (1, 2):
-    print(f"seeds 0 and {other}: {same_mistakes(said[0], said[other], truth):.2f} of the mistakes")
+print(f"the same wrong answer in {same_mistakes(*said, truth):.2f} of the mistakes")
 
 # %% [markdown]
 r"""

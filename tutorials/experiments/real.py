@@ -216,14 +216,28 @@ def places():
     return pairs
 
 
-def best_text(model, tok, texts, pairs, answers):
-    """The hard prompt that is best on these pairs (text, answer)."""
-    rows = rows_behind(model, tok, pairs, max(len(tok.encode(text)) for text in texts))
+def text_to_distil(tok):
+    """(a text of 32 solved places, 128 other places, and 80 to test with as (place, continent))."""
+    pairs = places()
+    test, others = pairs[:80], pairs[120:]  # the 40 between chose among three such texts
+    shown = drawn_evenly(others, CONTINENTS, 32, seed=2)
+    unsolved = [place for place, continent in others if (place, continent) not in shown][:128]
+    unsolved.sort(key=lambda place: len(tok.encode(place)))  # like lengths together
+    return f"Which continent is this place in?\n{solved(shown)}", unsolved, test
 
-    def accuracy(text):
-        return judge(model, tok, past_behind(model, tok, text), rows, answers).among
 
-    return max(texts, key=accuracy)
+@torch.no_grad()
+def what_it_says(model, tok, past, texts, n=2):
+    """For each text its question, the n tokens that the model guesses behind a past of one row, and
+    its logits there: [(ids, ids, (n, V))]."""
+    questions = [tok.example(text, "")[0] for text in texts]
+    rows = list(zip(questions, model.generate(questions, n, past)))
+    said = []
+    for first in range(0, len(rows), 8):  # a few at once: each row has the past beside it
+        part = rows[first : first + 8]
+        logits = model.scored(*collate(part, "cpu"), past)  # (8 n, V)
+        said += [(*row, of_row) for row, of_row in zip(part, logits.split(n))]
+    return said
 
 
 def next_examples(rows, seed, step, size):

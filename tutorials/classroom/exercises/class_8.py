@@ -6,6 +6,33 @@ import torch.nn.functional as F
 from model import GPT, GPTConfig
 
 
+def choice_nats(logits, tokens, right):
+    """Logits (n, V) of n texts, the first tokens of K answers (K,), and for each text which of the
+    K is right (n,), counted from 0 -> mean nats of the right one among the K, a scalar."""
+    return F.cross_entropy(logits[:, tokens], right)  # ()
+
+
+def choice_nats_inputs():
+    gen = torch.Generator().manual_seed(0)
+    two = (torch.randn(4, 9, generator=gen), torch.tensor([5, 2]), torch.tensor([0, 1, 1, 0]))
+    three = (torch.randn(2, 7, generator=gen), torch.tensor([6, 1, 3]), torch.tensor([2, 0]))
+    return [two, three]
+
+
+def over_the_vocabulary(logits, tokens, right):
+    return F.cross_entropy(logits, tokens[right])
+
+
+def sum_over_texts(logits, tokens, right):
+    return F.cross_entropy(logits[:, tokens], right, reduction="sum")
+
+
+choice_nats_mistakes = {
+    "your softmax is over all V tokens: take the columns of the answers first": over_the_vocabulary,
+    "take the mean over the texts, not the sum": sum_over_texts,
+}
+
+
 def likeliest(model, past, question, answers):
     """The index of the likeliest of `answers` (lists of ids) behind `question` (a list of ids).
     `past` (one row, or None) comes before both."""

@@ -7,16 +7,16 @@ One frozen model, the **base**, serves hundreds of soft prompts in one batch.
 After this class you can
 
 1. lay different prompts row under row, and test whether one row touches another;
-2. say what a prompt's file must hold, and what an update of the base does;
+2. say what an update of the base does to its prompts;
 3. measure the gap between words, prompts and new weights as the base grows.
 
-Needs: classes 1 and 4. B rows are a batch, P virtual tokens a prompt or a prefix, V tokens a
-vocabulary. A **hard prompt** is an instruction in words.
+Needs: classes 1 and 4. B rows are a batch, V tokens a vocabulary. A **hard prompt** is an
+instruction in words.
 
 ## 1. A batch in which every row has another prompt
 
 We train 160 prompts and 40 prefixes at once, no two alike: of 8 to 20 virtual tokens, for 16 tasks
-that the base practised. Each starts at an instruction. So 6 steps of 4 sentences are enough.
+that the base practised. Each starts at an instruction, so six steps are enough.
 """
 
 # %%
@@ -26,17 +26,17 @@ from copy import deepcopy
 from statistics import median
 from tempfile import mkdtemp
 from time import process_time
+from timeit import timeit
 import torch
 from matplotlib import pyplot
 from shared import open_lab, table
 import plots
 from checks import exercise
-from model import read
 from plots import LOOKS, Look
 from softprompt import PromptTuning, batch, load, prefill, save
 from train import TASKS, fit, new_arm, read_rows, score, where
 lab = open_lab()
-model, tok = lab.model, lab.tok
+model = lab.model
 
 # %%
 practised = [name for name, task in TASKS.items() if task.practised]
@@ -51,16 +51,14 @@ softs = [arm.soft.requires_grad_(False) for arm in arms]
 
 # %% [markdown]
 r"""
-Each of them leaves a **past**, keys and values of P slots. `batch` lays the pasts row under row.
-Behind a shorter past it puts **empty slots**. An empty slot has the position -1: nothing is here. A
-query sees only keys of position 0 or more.
-
-**Before you run it:** at which position does the text start in each row?
+Each leaves a **past**: the keys and values of its virtual tokens. `batch` lays the pasts
+row under row. A shorter past gets **empty slots** behind it. A query sees keys by their positions,
+wherever they lie. An empty slot has the position -1, which no token has: no query sees it.
 """
 
 # %%
 past = batch([soft.past(model) for soft in softs])  # B = 200 rows
-text = past.length[:8, None] + torch.arange(4)  # (8, 4): positions of four tokens of text
+text = past.length[:8, None] + torch.arange(4)  # (8, 4): four tokens of text
 positions = torch.cat((past.positions[:8], text), 1)  # (8, 24)
 
 # %%
@@ -75,8 +73,7 @@ pyplot.ylabel("");
 
 # %% [markdown]
 r"""
-**What to notice.** Each text starts where its own prompt ends, as if the row were alone. So prompts
-of all lengths make one batch, and prefixes with them: both are keys, values and positions.
+**What to notice.** Each text starts where its own prompt ends, as if the row were alone.
 
 ### Exercise 1: one pass for all
 
@@ -86,8 +83,8 @@ token) at each text's last token. Use one pass over the prompts, and one over th
 <details><summary>Hint</summary>
 
 `prefill([PromptTuning(x) for x in vectors], model)` runs prompts of any lengths through the model
-together, and returns their pasts as one batch. Texts that are short get ids of -1 **on the left**:
-then every last token is in the last column.
+together, and returns their pasts as one batch. A short text gets ids of -1 (no token) **on the
+left**: then every last token is in the last column.
 
 </details>
 """
@@ -100,29 +97,27 @@ def mixed_logits(model, vectors, rows):
 
 # %% [markdown]
 r"""
-Does one row touch another? Your function runs all 160 prompts, together and one by one. Then we
-spoil the first prompt: all its numbers become NaN, "not a number". Whatever is computed from a NaN
-is a NaN. **Before you run it:** how many of the 160 rows will be spoiled?
+Does one row touch another? We spoil the first of the 160 prompts: all its numbers become NaN, "not
+a number". Whatever is computed from a NaN is a NaN. **Before you run it:** how many of the 160 rows
+will be spoiled?
 """
 
 # %%
 asked = [lab.rows(arm.task, "test")[n] for n, arm in enumerate(arms)]  # (question, answer) each
 prompts = [n for n in range(200) if softs[n].kind == "prompt"]  # 160 rows
 vectors, rows = [softs[n].embeddings for n in prompts], [asked[n][0] for n in prompts]
-together = mixed_logits(model, vectors, rows)  # (160, V)
-alone = torch.cat([mixed_logits(model, [x], [row]) for x, row in zip(vectors, rows)])  # (160, V)
+sound = mixed_logits(model, vectors, rows)  # (160, V)
 spoiled = mixed_logits(model, [vectors[0] * torch.nan, *vectors[1:]], rows)  # (160, V)
-print(f"together or alone: logits differ by at most {(alone - together).abs().max():.1e}")
 print("rows with a NaN:", spoiled.isnan().any(1).sum().item())
-print("the other rows change by", (spoiled - together)[1:].abs().max().item())
+print("the other rows change by", (spoiled - sound)[1:].abs().max().item())
 
 # %% [markdown]
 r"""
-**What to notice.** The NaN stays in its row. No other row changes, not even in the last digit. A
-row's queries read the keys of their own row alone. (Together or alone differ by rounding.)
+**What to notice.** The NaN stays in its row. No other row changes, not even in the last digit: a
+row's queries read the keys of their own row alone.
 
-Now all 200 answer a question each. **Before you run it:** how many times as fast is one batch as
-200 calls? And what if each row stands behind the next row's prompt?
+Now all 200 answer a question each. **Before you run it:** what if each row stands behind the next
+row's prompt? And how many times as fast is one batch as 200 calls?
 """
 
 # %%
@@ -130,36 +125,27 @@ next_row = past.rows(torch.arange(200).roll(-1))
 for name, before in (("its own", past), ("the next row's", next_row)):
     print(f"accuracy behind {name} prompt: {score(model, before, asked).right.mean():.2f}")
 questions = [question for question, _ in asked]
-begun = process_time()  # of the processor
-together = model.generate(questions, 2, past)
-middle = process_time()
-alone = []
-for n, question in enumerate(questions):
-    alone += model.generate([question], 2, past.rows(torch.tensor([n])))
-ratio = (process_time() - middle) / (middle - begun)
-print(f"one batch is {ratio:.0f} times as fast, the same answers: {together == alone}")
+each = [(questions[n : n + 1], 2, past.rows(torch.tensor([n]))) for n in range(200)]
+alone = timeit(lambda: [model.generate(*one) for one in each], timer=process_time, number=1)
+together = timeit(lambda: model.generate(questions, 2, past), timer=process_time, number=1)
+print(f"one batch is {alone / together:.0f} times as fast")
 
 # %% [markdown]
 r"""
 **What to notice.** Behind the next row's prompt nearly all is wrong: each row really has its own
 task. The batch is several times as fast, since the weights are read once for all rows.
 
-## 2. What a file must remember
+## 2. A base that moves on
 
-A prompt is saved. Then **one** number of the base changes in its last digit.
-**Before you run it:** what must the file hold? Will `load` notice the change?
+A prompt is saved. Then **one** number of the base changes in its last digit. Will `load` notice?
 """
 
 # %%
-path, arm = f"{mkdtemp()}/count.pt", arms[2]
-save(arm.soft, path, model, task=arm.task)
-content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
-print(content["kind"], content["facts"], tuple(content["state"]["embeddings"].shape))
-print("base:", content["base"])
+path = f"{mkdtemp()}/count.pt"
+save(softs[2], path, model, task=arms[2].task)
 changed = deepcopy(model)
 weight = changed.model.norm.weight  # (C,)
-weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
-print(f"one number of the base: {model.model.norm.weight[0]:.9f} becomes {weight[0]:.9f}")
+weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))  # the next number that a computer has
 try:
     load(path, changed)
 except ValueError as problem:
@@ -167,58 +153,45 @@ except ValueError as problem:
 
 # %% [markdown]
 r"""
-**What to notice.** Beside the vectors stand their kind, facts, and the **fingerprint** of the base:
-a hash, a short code made of its shape and all its weights. So `load` notices one digit, and
-refuses.
-
-## 3. A base that moves on
+**What to notice.** The file holds the vectors and the **fingerprint** of the base: a short code
+made of its shape and all its weights. So `load` notices one digit, and refuses.
 
 Is that too strict? Somebody trains the base for 20 more steps, on tasks that it practised before:
-an **update**, at one of two learning rates. We try old prompts and two rivals: the best hard
-prompt, and prompts trained anew. One task, how many words there are, was practised. The other, the
-first letter of the last word, never.
-
-**Before you run it:** after an update, which is safer, an old prompt or a hard one?
+an **update**. We ask how many words a sentence has. Three things can answer: an old prompt, the
+hard prompt, and a prompt trained anew on the updated base. **Before you run it:** after an update,
+which is safer, an old prompt or a hard one?
 """
 
 # %%
-BEST = ("", "Say how many words this sentence has.", "Say how the last word begins.")
-strength = {"none": 0, "gentle": 3e-4, "strong": 1e-3}  # learning rate of the update
-after = []
-for task in ("count", "first-letter-last"):
-    for row in where(read_rows(table("update")), split="test", task=task):
-        if row["update"] in strength and row["words"] in BEST:
-            rate = strength[row["update"]]
-            after.append({**row, "rate of the update": rate, "asks": TASKS[task].question})
+rates = {"none": 0, "gentle": 3e-4, "strong": 1e-3}  # absolute: about what a weight moves in a step
+after = where(read_rows(table("update")), split="test", task="count")
+for row in after:
+    row["absolute rate of the update"] = rates[row["update"]]
 
-# %%
 title = "What does an update of the base do?"
-old = [row["accuracy"] for row in where(after, task="count", method="old", update="strong")]
-found = f"Old prompts fall to {median(old):.2f} on one task, and words fall with them"
+found = "A strong update costs prompts and words alike"
 looks = {"old": Look("old prompt", "#44AA99"), "wording": LOOKS["wording"],
          "anew": Look("trained anew", "#882255")}
-plots.lines(after, "rate of the update", "accuracy", "method", title, "asks", median, looks=looks)
+x = "absolute rate of the update"
+plots.lines(after, x, "accuracy", "method", title, average=median, looks=looks)
 
 # %% [markdown]
 r"""
-**What to notice.** Lines are medians, small dots are seeds and updates. The gentle update costs
-little. The strong one takes a fifth from old prompts on the left, and nearly as much from words.
-Prompts trained anew get a part of it back. On the right old prompts mostly hold. There words even
-rise: the update practised parts of this task once more.
+**What to notice.** Lines are medians. The gentle update costs little. The strong one takes a fifth
+from old prompts, and nearly as much from words. Trained anew, a prompt gets a part of it back. (For
+the first letter of the last word old prompts mostly hold, and words even rise.)
 
-So neither is safe. `load` refuses, because no file says how an update was done. Test old prompts
-again, on validation sentences.
+So neither is safe, and `load` refuses. Test old prompts again, on validation sentences.
 
-## 4. The power of scale
+## 3. The power of scale
 
 **Fine-tuning** trains all weights. Lester et al. (2021) found: the larger the model, the smaller
-the gap between a prompt and fine-tuning; at ten billion numbers it is gone. We have three bases, of
-62, 279 and 1,001 thousand numbers. A warning: the two small ones also practised for half as many
-steps. So we see what a *better* base does. Size is a part of that.
+the gap between a prompt and fine-tuning. We have three bases, of 62, 279 and 1,001 thousand
+numbers. The two small ones also practised for half as many steps. So we see what a *better* base
+does; size is a part of that.
 
 *library* (which library is the sentence from?) was practised. Of *first-letter-last* the parts were
-practised. *before-last* (the word before the last) is like nothing that was. Learning rates were
-chosen on validation sentences.
+practised. *before-last* (the word before the last) is new.
 
 **Before you run it:** on which task will the prompt catch up?
 """
@@ -226,27 +199,23 @@ chosen on validation sentences.
 # %%
 KNOWN = {"library": "practised", "first-letter-last": "parts practised", "before-last": "new"}
 SIZES = {"base-tiny": 62, "base-small": 279, "base": 1001}  # thousand numbers
-tested = where(read_rows(table("methods")), split="test")
-tested = [row for row in tested if row["base"] in SIZES]
-for row in tested:
-    row["thousand numbers in the base"], row["known"] = SIZES[row["base"]], KNOWN.get(row["task"])
+x, scale = "thousand numbers in the base", []
+for task in KNOWN:
+    for row in where(read_rows(table("methods")), split="test", task=task):
+        short = row["step"] < 64 and row["length"] in (0, 16)  # the runs that all bases have
+        if row["base"] in SIZES and row["method"] in ("wording", "prompt", "full") and short:
+            scale.append({**row, x: SIZES[row["base"]], "known": KNOWN[task]})
 
-scale = []
-for task, steps in (("library", 16), ("first-letter-last", 48), ("before-last", 48)):
-    for method, length, step in (("wording", 0, 0), ("prompt", 16, steps), ("full", 0, steps)):
-        scale += where(tested, task=task, method=method, length=length, step=step)
-
-# %%
 title = "Where does a prompt catch up with new weights?"
-found = "A prompt catches up where the base practised the parts, and not outside"
-plots.lines(scale, "thousand numbers in the base", "accuracy", "method", title, "known",
-            median, log=True)
+found = "A prompt catches up where the base practised the task or its parts"
+plots.lines(scale, x, "accuracy", "method", title, "known", median, log=True)
 
 # %% [markdown]
 r"""
-**What to notice.** In the middle the lines meet on the largest base: a prompt, 0.2 % of the
-numbers, is as good as new weights. On the right a gap opens, and stays. A prompt combines what the
-base can do; new weights can also teach. (On the middle base one prompt of five got stuck.)
+**What to notice.** On the left all three are alike on every base: there words are enough. In the
+middle the lines of prompt and new weights meet on the largest base, though a prompt has 0.2 % of
+the numbers. On the right a gap opens, and stays. A prompt combines what the base can do; new
+weights can also teach. (On the middle base one prompt of five got stuck.)
 
 ### Exercise 2: how much of the gap is closed?
 
@@ -274,41 +243,20 @@ for task in KNOWN:
         for row in where(scale, task=task, base=base):
             runs[row["method"]].append(row["accuracy"])
         part = gap_closed(runs["wording"][0], runs["prompt"], runs["full"])
-        part = "no gap" if part is None else f"{part:.2f}"
-        print(f"{task:18} {base:11} of the gap closed: {part}")
+        print(f"{task:18} {base:11}", "no gap" if part is None else f"{part:.2f}")
 
 # %% [markdown]
 r"""
-And the words? **Before you run it:** what happens to the best hard prompt as the base grows, for a
-task that was practised, for three of which the parts were, and for the new one?
-"""
-
-# %%
-hard = []
-for task in ("library", "repeat-second", "letters-third", "first-letter-last", "before-last"):
-    hard += where(tested, task=task, method="wording")
-
-# %%
-title = "What do the best words do on each base?"
-found = "A better base does more when it is only asked"
-colours = ("#0072B2", "#009E73", "#999933", "#E69F00", "#D55E00")
-tasks = dict.fromkeys(row["task"] for row in hard)
-looks = {task: Look(TASKS[task].question, colour) for task, colour in zip(tasks, colours)}
-plots.lines(hard, "thousand numbers in the base", "accuracy", "task", title, log=True, looks=looks)
-
-# %% [markdown]
-r"""
-**What to notice.** The practised task is easy for all three. The three in the middle no base
-practised, only their parts. The better the base, the more of them it does when it is only asked. So
-on a large model try words first. A soft prompt is for what words do not reach: here the first
-letter of the last word, 0.42 in words, 0.95 with a prompt.
+**What to notice.** Where the parts were practised, the prompt closes all of the gap on the largest
+base. Of the new task it closes less than half. And look at the words in the middle of the figure:
+on the largest base they rise too. So try words first. How far they reach depends on what a base
+practised, and not on size alone: in class 8 words only guess, on a model 134 times as large.
 
 ## Summary
 
-A row reads its own keys alone, and nobody writes to the base. So hundreds of prompts share it, and
-none touches another. A file names its base by a fingerprint. After an update, test prompts and
-words again. As the base gets better, words and prompts come nearer to new weights where the base
-knows the parts. Outside of that the gap opens.
+A row reads its own keys alone. So hundreds of prompts share one base. After an update, test prompts
+and words again. As the base gets better, prompts come nearer to new weights where it knows the
+parts. For a new task the gap opens.
 """
 
 # %% [markdown]
@@ -322,23 +270,54 @@ is.
 
 <details><summary>Hint</summary>
 
-`read`, in the cell that saved the prompt, raises a ValueError if the file is damaged.
+`read(path, "a soft prompt", ("kind", "base"))`, from `model.py`, gives what is in the file. It
+raises a ValueError if the file is damaged.
 `model.fingerprint()` is what this base would write into a file.
 
 </details>
 """
 
 # %%
+from model import read
+
 @exercise
 def base_in_file(path, model):
     """One of "this base", "another base" and "damaged": the file cannot be read."""
     raise NotImplementedError
 
 # %%
+content = read(path, "a soft prompt", ("kind", "base", "facts", "state"))
+print(content["kind"], content["facts"], tuple(content["state"]["embeddings"].shape))
 print(base_in_file(path, model), "|", base_in_file(path, changed))
 
 # %% [markdown]
 r"""
+### What do words do on a better base?
+
+**Before you run it:** what happens to the best hard prompt as the base grows, for a task that was
+practised, for three of which the parts were, and for the new one?
+"""
+
+# %%
+hard = []
+for task in ("library", "repeat-second", "letters-third", "first-letter-last", "before-last"):
+    for row in where(read_rows(table("methods")), split="test", task=task, method="wording"):
+        if row["base"] in SIZES:
+            hard.append({**row, x: SIZES[row["base"]]})
+
+title = "What do the best words do on each base?"
+found = "A better base does more when it is only asked"
+colours = ("#0072B2", "#009E73", "#999933", "#E69F00", "#D55E00")
+tasks = dict.fromkeys(row["task"] for row in hard)
+looks = {task: Look(TASKS[task].question, colour) for task, colour in zip(tasks, colours)}
+plots.lines(hard, x, "accuracy", "task", title, log=True, looks=looks)
+
+# %% [markdown]
+r"""
+**What to notice.** The practised task is easy for all three. Of the next three no base practised
+more than the parts. The largest base does more of them when it is only asked. *before-last*, the
+new one, stays near 0.
+
 ### Size or practice?
 
 `base-small-lm` has the shape of the small base and read the same texts. But it practised no task.

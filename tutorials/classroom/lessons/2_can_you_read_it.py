@@ -114,8 +114,8 @@ plots.dots(shown, "words", "accuracy", title, panel="by")
 # %% [markdown]
 r"""
 **What to notice.** Near each of these four texts there is a prompt for the new
-task. Khashabi et al. (2021) found this on large models: *prompt waywardness*. In three of them
-training put the word ` last`. It belongs to the task, and helps the night train to 0.33. So nearest
+task. Khashabi et al. (2021) found this on large models: *prompt waywardness*. In three of the texts
+texts training put ` last`. It belongs to the task, and helps the night train to 0.33. So nearest
 tokens may show the topic. They do not do what the vectors do.
 
 ## 2. By taking a vector away

@@ -421,3 +421,23 @@ def test_every_neighbour_is_drawn_once():
     rows = list(range(24))
     steps = [real.next_examples(rows, 0, step, 8) for step in range(3)]
     assert sorted(sum(steps, [])) == rows and all(part[7] - part[0] == 7 for part in steps)
+
+
+def test_what_the_teacher_says_is_what_it_says_to_each_text_alone(lab):
+    past = lab.model(torch.tensor([[1, 2, 3]]))[1]
+    texts = [sentence.text for sentence in lab.data["test"]] + ["one", "one two three"]
+    for text, (question, guess, logits) in zip(
+        texts, real.what_it_says(lab.model, lab.tok, past, texts)
+    ):
+        assert question == lab.tok.example(text, "")[0]
+        assert [guess] == lab.model.generate([question], 2, past)
+        alone, _ = lab.model(torch.tensor([question + guess[:1]]), past)
+        assert torch.allclose(logits, alone[0, -2:], atol=1e-4)
+
+
+def test_no_place_is_in_two_parts_of_the_distillation(lab):
+    shown, unsolved, test = real.text_to_distil(lab.tok)
+    assert len(unsolved) == 128 and len(test) == 80
+    assert not {place for place, _ in test} & set(unsolved)
+    shown = set(shown.split("\n"))
+    assert not any(line.startswith(f"{place} ->") for place in unsolved for line in shown)

@@ -219,7 +219,7 @@ def places():
 def text_to_distil(tok):
     """(a text of 32 solved places, 128 other places, and 80 to test with as (place, continent))."""
     pairs = places()
-    test, others = pairs[:80], pairs[120:]  # the 40 between chose among three such texts
+    test, others = pairs[:80], pairs[120:]  # those between have chosen this text
     shown = drawn_evenly(others, CONTINENTS, 32, seed=2)
     unsolved = [place for place, continent in others if (place, continent) not in shown][:128]
     unsolved.sort(key=lambda place: len(tok.encode(place)))  # like lengths together

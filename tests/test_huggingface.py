@@ -669,8 +669,8 @@ def test_a_prefix_of_an_mlp_goes_to_peft_as_the_prefix_that_it_makes(whole, tmp_
 
 def test_the_readme_s_way_to_peft_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoint(Path("HuggingFaceTB/SmolLM2-135M"))
-    model = from_pretrained("HuggingFaceTB/SmolLM2-135M")
+    checkpoint(Path("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    model = from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
     save(soft_prompt(PrefixTuning, model), "urgent.pt", model)
     blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")
     names = {}

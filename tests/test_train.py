@@ -1734,8 +1734,8 @@ def test_pictures_are_drawn_again_from_their_tables(tmp_path, monkeypatch, capsy
     train.write_rows(tmp_path / "length.csv", rows)
     train.main(["--plot", "--out", str(tmp_path)])
     assert (tmp_path / "length.png").stat().st_size > 1000
-    train.write_rows(tmp_path / "length.csv", [{**row, "task": "gone"} for row in rows])
+    gone = {"task": "gone", "start": "vocab", "rate": 1, "seed": 0, "step": 0, "loss": 1.0}
     with pytest.raises(InputError, match="nothing to draw"):
-        train.main(["--plot", "--out", str(tmp_path)])
+        train.draw_initialization([gone])
     with pytest.raises(FileNotFoundError, match="length.csv"):
         train.main(["--plot", "--out", str(tmp_path / "other")])

@@ -192,6 +192,8 @@ def run(text, folder):
     nbclient.NotebookClient(content, timeout=None, resources=resources).execute()
     for cell in content.cells:
         cell.metadata = {}  # when it ran, and for how long
+        if "outputs" in cell:  # progress, in seconds of this machine, is not kept
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return nbformat.writes(content) + "\n"
 
 

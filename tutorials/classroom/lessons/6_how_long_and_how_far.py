@@ -169,7 +169,7 @@ does the curve fall, pinned and sliding?
 # %%
 title = "How far from the prompt may a question stand?"
 far = where(read_rows(table("distance")), part="far", task=RULE, method="prompt")
-looks = {"yes": plots.Look("pinned", "#0072B2"), "no": plots.Look("sliding", "#56B4E9")}
+looks = {"yes": plots.Look("pinned", "#44AA99"), "no": plots.Look("sliding", "#99CCBB")}
 found = "Pinned, at any distance; sliding, not behind 48 tokens"
 plots.lines(far, x="between", y="accuracy", by="pinned", title=title, looks=looks)
 pyplot.xlabel("tokens of other text between prompt and question")

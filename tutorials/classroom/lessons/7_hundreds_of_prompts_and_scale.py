@@ -307,9 +307,10 @@ for task in ("library", "repeat-second", "letters-third", "first-letter-last", "
 
 title = "What do the best words do on each base?"
 found = "A better base does more when it is only asked"
-colours = ("#0072B2", "#009E73", "#999933", "#E69F00", "#D55E00")
-tasks = dict.fromkeys(row["task"] for row in hard)
-looks = {task: Look(TASKS[task].question, colour) for task, colour in zip(tasks, colours)}
+others = {"repeat-second": "#6A51A3", "letters-third": "#3182BD", "before-last": "#8C564B"}
+looks = {}
+for task in dict.fromkeys(row["task"] for row in hard):
+    looks[task] = Look(TASKS[task].question, others.get(task, TASKS[task].colour))
 plots.lines(hard, x, "accuracy", "task", title, log=True, looks=looks)
 
 # %% [markdown]

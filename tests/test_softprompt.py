@@ -438,6 +438,9 @@ def test_damaged_files_are_refused(tmp_path):
     model_file.write(path, content)
     with pytest.raises(InputError, match="soft.pt holds a soft prompt of a kind"):
         load(path, model)
+    model_file.write(path, {**content, "kind": "prompt", "state": {"vectors": torch.zeros(2, 32)}})
+    with pytest.raises(InputError, match="soft.pt is a soft prompt of another kind"):
+        load(path, model)
 
 
 class Bomb:

@@ -128,7 +128,10 @@ def test_outside_of_what_the_base_practised_new_weights_learn_more():
     rows = rows_of("methods", base="base", task="before-last", split="test", step=64)
     ways = [where(rows, method=method, length=28) for method in ("prompt", "prefix")]
     ways += [where(rows, method=method) for method in ("full", "lora")]
-    pattern = "practised: prompt of 28 vectors X, prefix of 28 X, all weights X, LoRA X"
+    pattern = (
+        r"practised: prompt of 28 vectors X, prefix of 28 X \(four times the numbers\), "
+        r"all weights X, LoRA X"
+    )
     assert said(pattern.replace("X", r"([\d.]+\d)")) == list(map(accuracy_of, ways))
 
 

@@ -193,6 +193,7 @@ beat the best hard prompt?
 learned, curve = instruction, []
 for step in range(61):
     if step % 5 == 0:  # a look: how good are they now?
+        # A prompt with its task; rate 0: it is only measured.
         arm = Arm(PromptTuning(learned), NEW, 0, columns={"by": "your vectors"})
         curve += measure(lab, [arm], step, "test", 240)
     if step == 60:
@@ -281,8 +282,8 @@ print(answer_to(fresh, "Return the adjacency matrix of a graph.", again))
 r"""
 **What to notice.** The file stores the vectors, their kind, a few facts such
 as the task, and the base's **fingerprint**, a code made of all its numbers. The base itself is not
-in it. `save` took the fingerprint of the base behind which you trained; `load` compared it with
-that of the fresh base. They are equal: so training changed nothing in the base.
+in it. `save` took the fingerprint of your base after training; `load` compared it with that of the
+base on disk. They are equal: so training changed nothing in the base.
 
 ## Summary
 

@@ -114,7 +114,7 @@ plots.dots(shown, "words", "accuracy", title, panel="by")
 # %% [markdown]
 r"""
 **What to notice.** Near each of these four texts there is a prompt for the new
-task. Khashabi et al. (2021) found this on large models: *prompt waywardness*. In three of the texts
+task. Khashabi et al. (2021) found this on large models: *prompt waywardness*. In three of the four
 texts training put ` last`. It belongs to the task, and helps the night train to 0.33. So nearest
 tokens may show the topic. They do not do what the vectors do.
 
@@ -247,8 +247,8 @@ figure.suptitle(title, x=0.01, ha="left", weight="bold");
 
 # %% [markdown]
 r"""
-**What to notice.** For R the arrow looks most at what is needed most. For C it
-misses it. (In the ten prompts: right in 8 for R, in none for C.) So attention shows where to
+**What to notice.** For R the arrow looks most at what is needed most. For C it looks most at
+another vector. (In the ten prompts: right in 8 for R, in none for C.) So attention shows where to
 search. Taking away is the test.
 
 ## Summary

@@ -207,7 +207,8 @@ Remember two numbers: the largest score `top`, and the sum of exp(score - top). 
 
 </details>
 
-The cell behind it does this for **tiles** of 64 keys, and carries the sum of the values along.
+The cell after the exercise computes this running sum for **tiles** of 64 keys, and carries the sum
+of the values along.
 """
 
 # %%
@@ -222,7 +223,7 @@ def absorb(out, top, total, scores, v):  # scores (T, n) and values v (n, D) of 
     shrink, weights = (top - new).exp(), (scores - new).exp()  # (T, 1), (T, n)
     return out * shrink + weights @ v, new, total * shrink + weights.sum(1, keepdim=True)
 
-q, k, v = 20 * torch.randn(3, 256, D, dtype=torch.double)  # (T, D) each
+q, k, v = 20 * torch.randn(3, 256, D, dtype=torch.double)  # (T, D) each; 20: exp would overflow
 out, top, total = torch.zeros(256, D), torch.full((256, 1), -torch.inf), torch.zeros(256, 1)
 for k_i, v_i in zip(k.split(64), v.split(64)):  # a tile of 64 keys
     out, top, total = absorb(out, top, total, q @ k_i.T / D**0.5, v_i)
@@ -239,6 +240,29 @@ was there at any time. This is **flash attention** (Dao et al. 2022).
 **Why it is fast.** Our five lines write all scores to memory. They read and write them again for
 the mask, the softmax and the product. That takes longer than the arithmetic. A tile stays in the
 fastest memory. torch's own attention is flash.
+"""
+
+# %% [markdown]
+r"""
+## Summary
+
+| | changes the result? | saves |
+|---|---|---|
+| grouped queries | yes: another model, trained so | memory of the cache |
+| window | yes: far keys are not seen | time, if pairs are left out |
+| flash | no | memory of the scores, and time |
+
+Through L layers a window reaches L (W - 1) tokens back, in practice less.
+"""
+
+# %% [markdown]
+r"""
+## Homework
+
+### How much faster is flash?
+
+All pairs are computed. **Before you run it:** which grows faster with the text, our five lines or
+torch's flash?
 """
 
 # %%
@@ -267,21 +291,6 @@ machine.
 
 # %% [markdown]
 r"""
-## Summary
-
-| | changes the result? | saves |
-|---|---|---|
-| grouped queries | yes: another model, trained so | memory of the cache |
-| window | yes: far keys are not seen | time, if pairs are left out |
-| flash | no | memory of the scores, and time |
-
-Through L layers a window reaches L (W - 1) tokens back, in practice less.
-"""
-
-# %% [markdown]
-r"""
-## Homework
-
 ### Ring attention: the keys come past
 
 A text may be too long for one machine. In **ring attention** (Liu et al. 2023) each of R workers

@@ -10,7 +10,7 @@ After this class you can
 2. say what a prefix of zeros does;
 3. say what LoRA can do, and one layer of a prefix cannot.
 
-Needs: classes 1 and 3. Keep `softprompt.py` open beside you.
+Needs: classes 1 and 3; for exercise 4 also class 2. Keep `softprompt.py` open beside you.
 
 ## 1. What a prompt leaves behind
 
@@ -125,7 +125,7 @@ for P in (0, 8, 16, 32, 64):
         right = score(model, my_past(zeros, zeros), asked[task]).right.mean().item()
         rows.append({"what": f"{task} right", "zeros": P, "share": right})
     for ids, _ in asked["repeat-third"][:24]:
-        scores = last_scores(model, ids, my_past(zeros, zeros))  # (L, H, T), of the last token
+        scores = last_scores(model, ids, my_past(zeros, zeros))  # (L, H, T): over the text only
         share = zero_share(scores, P).mean().item()
         rows.append({"what": "attention to zeros", "zeros": P, "share": share})
 
@@ -220,8 +220,9 @@ that one" (Petrov et al. 2023). It can only take attention from all words alike,
 values. LoRA changes the queries and keys themselves, so it can.
 
 But our base has four layers. Leave out what the prefix takes: divide each word's weight by what is
-left for the words. Which share of this attention **among the words** is elsewhere than in the base?
-**Before you run it:** in which layers can a prefix move it?
+left for the words. (0.6 and 0.4 that become 0.5 and 0.5: 0.1 has moved.) Which share of this
+attention **among the words** is elsewhere than in the base? **Before you run it:** in which layers
+can a prefix move it?
 """
 
 # %%

@@ -192,7 +192,7 @@ pyplot.xlabel("degrees that the vectors have turned when the rule is learned")
 r"""
 **What to notice.** A prompt that works lies next door to related text. Why? When the base
 practised, its instructions were words, and the words of our rule were among them. So related text
-is fast, and wants small steps: large ones jump over the prompt that it looks for. From all other
+is fast, and wants small steps: large steps jump over this near prompt. From all other
 starts the way is long, and noise is no further away than tokens. (The way is not all: text of
 another task has the longest, and is not the slowest.)
 
@@ -219,7 +219,8 @@ r"""
   left to learn.
 - The facts: related text begins 3 nats lower, since its words are right but for R and C. A head
   start in loss, which saves few steps: the two facts stand in no words.
-- The rule: related text begins highest, and was first in our race. That is pace.
+- The rule: related text begins highest, and was first in the fair race. That is pace: its way is
+  short (section 4).
 
 The loss says how wrong the answers are now. It does not say how far away the right ones are.
 
@@ -230,10 +231,11 @@ have chosen.
 
 A rule is near its words: there related text has the shortest way, and is fast. Facts stand in no
 words: there all starts need nearly as many steps, each at its best rate. Noise is as good as
-tokens, but wants 16 times the rate. A low loss at step 0 does not promise few steps.
+tokens, but on the rule wants 16 times the rate. A low loss at step 0 does not promise few steps.
 
-Which rate first? Here 1 for a rule, 4 for facts, and from noise 16 for both. Then try one four
-times as low and one four times as high, on validation sentences.
+Which rate first? Here 1/4 from related text and 1 from tokens for a rule, 4 for facts, and from
+noise 16 for both. Then try one four times as low and one four times as high, on validation
+sentences.
 """
 
 # %% [markdown]

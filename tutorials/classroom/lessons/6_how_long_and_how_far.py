@@ -73,7 +73,7 @@ r"""
 
 - **Room.** One vector does not hold two facts here, not even after 1,200 steps. Four do, and
   sixteen hold eight.
-- **Speed.** After 200 steps 64 vectors look best. That is the budget: a longer prompt learns
+- **Pace.** After 200 steps 64 vectors look best. That is the budget: a longer prompt learns
   in fewer steps. After 1,200 steps 16 vectors are as good.
 
 So "how long?" depends on the task *and* on the budget.
@@ -218,14 +218,14 @@ for arm in arms[2:]:  # the two prompts of 16 vectors
 
 # %%
 title = "Who has to see the prompt?"
-found = "The arrow: alone it is enough, and without it nothing arrives"
+found = "The arrow: alone it is enough, and without it the answer is wrong"
 plots.dots(seen, x="who", y="accuracy", title=title)
 
 # %% [markdown]
 r"""
 **What to notice.** Only the arrow, which gives the answer, needs the prompt. If all *other* tokens
-see it, nothing arrives. The reach L (W − 1) needs tokens that *hand a message on*. Nobody taught
-the base that: when it practised, the instruction was always in sight.
+see it and the arrow does not, the answer is wrong. The reach L (W − 1) needs tokens that *hand a
+message on*. Nobody taught the base that: when it practised, the instruction was always in sight.
 
 ## Summary
 

@@ -69,6 +69,7 @@ question and 8 solved tickets.
 rows = rows_behind(model, tok, test, 512)  # (question, answer) each, as ids
 shown = f"{QUESTION}\n{solved(drawn_evenly(train, answers, 8, 0))}"
 for text in ("", QUESTION, NAMED, shown):
+    # among: only the given answers compete
     accuracy = judge(model, tok, past_behind(model, tok, text), rows, answers).among
     print(f"accuracy {accuracy:.2f}: {text[:100]!r}")
 
@@ -112,8 +113,8 @@ tokens = torch.tensor([answer[0] for answer in ids_of(tok, answers)])  # (2,)
 def loss_of_choice(model, past, rows):  # a loss for `fit`, of one arm: (1,)
     idx, targets = collate([(question, answer[:1]) for question, answer in rows], "cpu")
     logits = model.scored(idx, targets, past)  # (8, V)
-    right = (targets[targets >= 0] == tokens[1]).long()  # (8,)
-    return choice_nats(logits, tokens, right)[None]
+    right = (targets[targets >= 0] == tokens[1]).long()  # (8,): 1 where the second is right
+    return choice_nats(logits, tokens, right)[None]  # (1,): `fit` wants a loss for each arm
 
 arm = Arm(prefix, "tickets", rate=0.01)  # a share of the size of what moves
 to_learn = {"tickets": rows_behind(model, tok, train, P)}

@@ -191,7 +191,7 @@ class Task(NamedTuple):
     unseen: list[str]  # hard prompts that the base never saw; "related text" starts at the first
     practised: tuple = ()  # hard prompts that it learned the task from
     colour: str = "#E7298A"
-    sweep: Sweep | None = Sweep()  # of experiment 1; None: it takes no part in it
+    sweep: Sweep | None = Sweep(steps=96)  # of experiment 1; None: it takes no part in it
     steps: dict = {"prompt": 200, "prefix": 100}  # experiment 2 trains each method so long
 
     @property
@@ -260,6 +260,7 @@ TASKS = {
         answer=lambda sentence: first_letter(sentence, -1),
         unseen=first_letter_prompts("last"),
         colour="#999933",
+        sweep=Sweep(),
         steps={"prompt": 64, "prefix": 100},
     ),
     "swap-1": swap_task(

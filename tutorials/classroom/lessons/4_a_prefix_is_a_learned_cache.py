@@ -244,7 +244,8 @@ r"""
 
 A prompt leaves keys and values in every layer. A prefix learns them, with 2 L Hkv D numbers for
 each virtual token in place of C. Zeros take a share of the attention. The MLP is a help for
-training only: where prefixes train unsteadily, which ours do not. One layer of a prefix cannot turn attention from one word to another; LoRA can.
+training only: where prefixes train unsteadily, which ours do not. One layer of a prefix cannot turn
+attention from one word to another; LoRA can.
 """
 
 # %% [markdown]

@@ -255,8 +255,8 @@ practised, and not on size alone: in class 8 words only guess, on a model 134 ti
 ## Summary
 
 A row reads its own keys alone. So hundreds of prompts share one base. After an update, test prompts
-and words again. As the base gets better, words do more where it knows the parts, and prompts come nearer to
-new weights there. For a new task words stay at nothing, and the gap opens.
+and words again. As the base gets better, words do more where it knows the parts, and prompts come
+nearer to new weights there. For a new task words stay at nothing, and the gap opens.
 """
 
 # %% [markdown]

@@ -43,6 +43,7 @@ torch.manual_seed(0)
 # %%
 def my_attention(q, k, v, see):  # q (B, H, T, D), k and v (B, Hkv, S, D), see (T, S)
     groups = q.unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, T, D)
+    # k[:, :, None] is (B, Hkv, 1, S, D): the 1 serves all G heads of the group.
     scores = groups @ k[:, :, None].mT / q.shape[3] ** 0.5  # (B, Hkv, G, T, S)
     weights = scores.masked_fill(~see, -torch.inf).softmax(-1)  # each row sums to 1
     return (weights @ v[:, :, None]).flatten(1, 2)  # (B, H, T, D)
@@ -218,6 +219,7 @@ def running_lse(parts):
     raise NotImplementedError
 
 # %%
+# out: the sum of exp(score - top) times value; total: that of exp(score - top).
 def absorb(out, top, total, scores, v):  # scores (T, n) and values v (n, D) of one more tile
     new = torch.maximum(top, scores.amax(1, keepdim=True))  # (T, 1)
     shrink, weights = (top - new).exp(), (scores - new).exp()  # (T, 1), (T, n)
@@ -304,7 +306,7 @@ q, k, v = torch.randn(3, 512, D)  # (T, D) each
 R, n = 4, 512 // 4
 see = torch.ones(n, n).tril().bool()  # (n, n): no key in the future
 outs, pairs = [], torch.zeros(R, R)  # pairs (worker, step), in shares of a square
-for worker in range(R):  # one after another here; on R machines all at once
+for worker in range(R):  # worker 0 is "worker 1" below; on R machines all at once
     state = torch.zeros(n, D), torch.full((n, 1), -torch.inf), torch.zeros(n, 1)
     for step in range(R):
         source = (worker - step) % R  # whose keys and values are here now
@@ -327,8 +329,8 @@ plots.squares(pairs.tolist(), names, [f"step {step}" for step in range(1, R + 1)
 # %% [markdown]
 r"""
 **What to notice.** In the first step each worker has a triangle of pairs, then squares; a white
-square is a visit in vain. The work is even if each worker gets a piece from the start of the text
-and one from the end. GQA helps again: there are fewer keys to send.
+square is a visit in vain. Worker 1 needs only its own keys. The work is even if each worker gets a
+piece from the start of the text and one from the end. GQA helps again: there are fewer keys to send.
 
 ### Exercise 3. Who works how much?
 

@@ -234,8 +234,8 @@ different ones, where 64 are enough for the rule (homework). A length is chosen 
 budget of steps, by the one-standard-error rule: a longer prompt has more room, and learns in fewer
 steps.
 
-So one vector holds a rule, or some thirty flips of random tokens, but never two swapped letters:
-there it must also overrule what the base says by itself. Why it cannot is not known.
+So one vector holds a rule, or some thirty flips of random tokens, but never two facts. Perhaps
+because there it must also overrule what the base says by itself; it is not known.
 
 Under a window, the token that answers must see the prompt itself. Pinned, it always does.
 """

@@ -84,7 +84,8 @@ token) at each text's last token. Use one pass over the prompts, and one over th
 
 `prefill([PromptTuning(x) for x in vectors], model)` runs prompts of any lengths through the model
 together, and returns their pasts as one batch. A short text gets ids of -1 (no token) **on the
-left**: then every last token is in the last column.
+left**: then every last token is in the last column. An id of -1 takes no position: the text's first
+token still follows its own prompt.
 
 </details>
 """
@@ -178,8 +179,8 @@ plots.lines(after, x, "accuracy", "method", title, average=median, looks=looks)
 # %% [markdown]
 r"""
 **What to notice.** Lines are medians. The gentle update costs little. After the strong one old
-prompts have 0.76 in place of 0.94, and words nearly as little. Trained anew, a prompt gets a part
-of it back. (For the first letter of the last word old prompts mostly hold, and words even rise.)
+prompts have 0.76 in place of 0.94, and the hard prompt ends nearly as low. Trained anew, a prompt
+gets a part of it back. (For the first letter of the last word old prompts mostly hold, and words even rise.)
 
 So neither is safe, and `load` refuses. Test old prompts again, on validation sentences.
 
@@ -224,7 +225,7 @@ medians over the seeds. Return None where all weights are not better than words:
 
 <details><summary>Hint</summary>
 
-The gap is median(full) - words. The prompt may go less than nothing of it, or more than all.
+The gap is median(full) - words. The part may be below 0 or above 1.
 
 </details>
 """
@@ -250,7 +251,8 @@ r"""
 **What to notice.** Where the parts were practised, the prompt closes all of the gap on the largest
 base. Of the new task it closes less than half. And look at the words in the middle of the figure:
 on the largest base they rise too. So try words first. How far they reach depends on what a base
-practised, and not on size alone: in class 8 words only guess, on a model 134 times as large.
+practised, and not on size alone: on class 8's tickets words only guess, with a model 134 times as
+large.
 
 ## Summary
 

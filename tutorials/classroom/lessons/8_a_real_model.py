@@ -125,8 +125,9 @@ print(f"after 20 steps of 8 tickets: accuracy {accuracy:.2f}")
 
 # %% [markdown]
 r"""
-That is one run. A script did it five times, with 40 steps: each of the 160 tickets is tested once,
-and the prefix learns from 8, 32 or 128 of the others. **Before you run it:** how many are enough?
+That is one run. A script did it five times, with 40 steps: each time 32 other tickets are
+the test, and the prefix learns from 8, 32 or 128 of the rest. **Before you run it:** how many are
+enough?
 """
 
 # %%
@@ -211,7 +212,7 @@ nats, students = [], []
 
 def distillation(model, past, rows):  # a loss for `fit`, of one arm: (1,)
     idx, targets = collate([row[:2] for row in rows], "cpu")  # (8, T) each
-    student = model.scored(idx, targets, past)  # (16, V)
+    student = model.scored(idx, targets, past)  # (16, V): 8 places, two answer tokens each
     teacher = torch.cat([logits for _, _, logits in rows])  # (16, V)
     loss = distil_loss(teacher, student)
     nats.append(loss.item())
@@ -259,7 +260,8 @@ plots.dots(kept, "before the place", "accuracy", title)
 r"""
 **What to notice.** Sixteen distilled slots do the work of 200. (80 places cannot tell them apart:
 one standard error is 0.05.) Before training the same 16 slots did harm. The past is more than
-twelve times smaller. And the time? Look at "nothing": most of it goes into the model's weights.
+twelve times smaller. And the time? Far from twelve times: even with nothing before the question,
+most of it goes into the model's weights.
 
 ## Summary
 

@@ -330,7 +330,8 @@ plots.squares(pairs.tolist(), names, [f"step {step}" for step in range(1, R + 1)
 r"""
 **What to notice.** In the first step each worker has a triangle of pairs, then squares; a white
 square is a visit in vain. Worker 1 needs only its own keys. The work is even if each worker gets a
-piece from the start of the text and one from the end. GQA helps again: there are fewer keys to send.
+piece from the start of the text and one from the end. GQA helps again: there are fewer keys to
+send.
 
 ### Exercise 3. Who works how much?
 

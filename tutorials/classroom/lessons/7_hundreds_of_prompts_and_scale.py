@@ -180,7 +180,8 @@ plots.lines(after, x, "accuracy", "method", title, average=median, looks=looks)
 r"""
 **What to notice.** Lines are medians. The gentle update costs little. After the strong one old
 prompts have 0.76 in place of 0.94, and the hard prompt ends nearly as low. Trained anew, a prompt
-gets a part of it back. (For the first letter of the last word old prompts mostly hold, and words even rise.)
+gets a part of it back. (For the first letter of the last word old prompts mostly hold, and words
+even rise.)
 
 So neither is safe, and `load` refuses. Test old prompts again, on validation sentences.
 

@@ -535,13 +535,16 @@ def write(path, content):
     What is written is what can be read: raises InputError, with the name of the value, for one that
     `read` would refuse, as a number of NumPy or a path. The file that was there then stays.
     """
-    for name, value in {**content.get("facts", {}), **content}.items():
-        if not is_plain(value):
-            raise InputError(
-                f"{path}: {name} = {value!r:.80} is no plain value, and could not be read again: "
-                "give numbers of Python, texts, lists or tensors"
-            )
-    data = packed(content)
+    try:
+        data = packed(content)
+        unpacked(data)
+    except Exception as problem:  # each kind of value has an error of its own
+        parts = {**content.get("facts", {}), **content}
+        name = next(name for name, value in parts.items() if not is_plain(value))
+        raise InputError(
+            f"{path}: {name} = {parts[name]!r:.80} is no plain value, and could not be read again: "
+            "give numbers of Python, texts, lists or tensors"
+        ) from problem
     write_whole(path, data + hashlib.sha256(data).digest())
 
 

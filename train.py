@@ -872,7 +872,8 @@ def moved_apart(heights, gap):
     moved = []
     for height in heights:
         moved.append(max(height, moved[-1] + gap) if moved else height)
-    return [height - mean(moved) + mean(heights) for height in moved]
+    up = mean(moved) - mean(heights)
+    return [height - up for height in moved]
 
 
 # ------------------------------------------------------------------ the plan
